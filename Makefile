@@ -1,0 +1,49 @@
+# Two commands do everything on a machine that has Python 3.11 or newer with pip and venv, git and make:
+#   make reproduce   set-up, then every notebook in profile "quick"
+#   make test        set-up, then all tests
+PYTHON ?= python3
+RUN = .venv/bin/python -m routing
+
+.PHONY: setup reproduce reproduce-full test lint lock bench clean
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("routing needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+reproduce: setup
+	$(RUN) run --profile quick
+
+reproduce-full: setup
+	$(RUN) run --profile full --resume
+
+test: setup lint
+	.venv/bin/python -m pytest
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+# The peers that benchmarks/ compares with pin older versions of shared packages, so they live apart.
+bench: .venv-bench/.ready
+	for script in benchmarks/*.py; do .venv-bench/bin/python $$script || exit 1; done
+
+.venv-bench/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[bench]'
+	@touch $@
+
+# Choose the exact versions anew. A local build tag (+cpu) is dropped, so that the lock fits every platform.
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 '.[test]'
+	.venv-lock/bin/python -m pip freeze --exclude routing | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-bench .venv-lock runs build *.egg-info

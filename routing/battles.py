@@ -1,0 +1,262 @@
+"""The battle table and its pair counts: what every estimator here is fitted to.
+
+A battle is one comparison of two models' answers to one prompt. A table of battles has the columns
+
+=========  =====================================================================
+prompt     the prompt, a string (optional: counts and ratings do not need it)
+model_a    the model whose answer was shown first
+model_b    the model whose answer was shown second
+winner     "model_a", "tie" or "model_b"
+=========  =====================================================================
+
+Which of the two models stands first says how a battle was shown, never who is better. So everything that is
+fitted starts from `canonical_order` or `count_pairs`, which are the same, bit for bit, whichever way round
+a battle is written and in whatever order the rows stand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+WINNERS = ("model_a", "tie", "model_b")
+
+
+class BattleCodes(NamedTuple):
+    """A validated battle table as integers."""
+
+    models: tuple[str, ...]  # sorted names
+    model_a: np.ndarray  # (n_battles,) int64, index into models
+    model_b: np.ndarray  # (n_battles,) int64, index into models
+    outcome: np.ndarray  # (n_battles,) int64: 0 model_a won, 1 tie, 2 model_b won
+
+
+def encode_battles(battles: pd.DataFrame) -> BattleCodes:
+    """Check a battle table and turn its names into integers.
+
+    Raises
+    ------
+    ValueError
+        A missing column, no rows, a missing value, an unknown winner label, or a model against itself;
+        the message names the column and the first row at fault (counted from 0).
+    """
+    missing = [name for name in ("model_a", "model_b", "winner") if name not in battles.columns]
+    if missing:
+        raise ValueError(
+            f"the battle table lacks column {', '.join(missing)}; it has {', '.join(map(str, battles.columns))}"
+        )
+    if len(battles) == 0:
+        raise ValueError("the battle table has no rows")
+
+    def first_fault(column: str, at_fault: np.ndarray, reason: str) -> None:
+        if at_fault.any():
+            row = int(np.argmax(at_fault))
+            raise ValueError(f"battle table, row {row}, column {column}: {reason.format(battles[column].iloc[row])}")
+
+    sides = []
+    for column in ("model_a", "model_b"):
+        codes, names = pd.factorize(battles[column])
+        first_fault(column, codes < 0, "no model name (missing value)")
+        not_text = np.array([not isinstance(name, str) or not name.strip() for name in names])
+        first_fault(column, not_text[codes], "a model name is a non-empty string, not {!s}")
+        sides.append((codes, names))
+    if "prompt" in battles.columns:
+        first_fault("prompt", battles["prompt"].isna().to_numpy(), "no prompt (missing value)")
+    labels, names = pd.factorize(battles["winner"])
+    first_fault("winner", labels < 0, "no winner (missing value)")
+    outcome = np.array([WINNERS.index(name) if name in WINNERS else -1 for name in names], dtype=np.int64)[labels]
+    first_fault("winner", outcome < 0, f"unknown label {{!r}}; use one of {', '.join(WINNERS)}")
+
+    models = tuple(sorted(set(sides[0][1]) | set(sides[1][1])))
+    position = {name: index for index, name in enumerate(models)}
+    model_a, model_b = (np.array([position[n] for n in names], dtype=np.int64)[codes] for codes, names in sides)
+    first_fault("model_a", model_a == model_b, "{!r} meets itself; a battle needs two different models")
+    return BattleCodes(models, model_a, model_b, outcome)
+
+
+def _battle_columns(battles: pd.DataFrame) -> pd.DataFrame:
+    names = [name for name in ("prompt", "model_a", "model_b", "winner") if name in battles.columns]
+    return battles[names]
+
+
+def validate_battles(battles: pd.DataFrame) -> pd.DataFrame:
+    """The battle columns of a table, once they have been checked.
+
+    Other columns are left out, because nothing here knows how they change when the two models do.
+
+    Raises
+    ------
+    ValueError
+        As `encode_battles`.
+    """
+    encode_battles(battles)
+    return _battle_columns(battles).copy()
+
+
+def swap_battles(battles: pd.DataFrame, mask: np.ndarray | None = None) -> pd.DataFrame:
+    """The same battles with the two models exchanged, in the rows of `mask` (default: all).
+
+    Parameters
+    ----------
+    mask : bool array, shape (n_battles,), optional
+    """
+    table = validate_battles(battles)
+    mask = np.ones(len(table), dtype=bool) if mask is None else np.asarray(mask)
+    if mask.shape != (len(table),) or mask.dtype != bool:
+        raise ValueError(f"mask must be {len(table)} booleans, one a battle, not {mask.dtype} of shape {mask.shape}")
+    return _exchange(table, mask)
+
+
+def _exchange(table: pd.DataFrame, mask: np.ndarray) -> pd.DataFrame:
+    mirrored = table["winner"].map({"model_a": "model_b", "tie": "tie", "model_b": "model_a"})
+    return table.assign(
+        model_a=table["model_a"].where(~mask, table["model_b"]),
+        model_b=table["model_b"].where(~mask, table["model_a"]),
+        winner=table["winner"].where(~mask, mirrored),
+    )
+
+
+def canonical_order(battles: pd.DataFrame) -> pd.DataFrame:
+    """One orientation for every pair (names in alphabetical order) and one order of rows.
+
+    Exchanging models or shuffling rows beforehand changes nothing in the result but its index. The index
+    labels of the input are kept, so that what belongs to a row (an embedding, a weight) can be carried along.
+    """
+    table = validate_battles(battles)
+    oriented = _exchange(table, (table["model_a"] > table["model_b"]).to_numpy(dtype=bool))
+    keys = [name for name in ("model_a", "model_b", "winner", "prompt") if name in oriented.columns]
+    return oriented.sort_values(keys, kind="stable")
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """How often each model beat each other one.
+
+    Attributes
+    ----------
+    models : tuple of str
+    wins : float array, shape (n_models, n_models)
+        ``wins[i, j]``: (weighted) number of battles that model i won against model j.
+    ties : float array, shape (n_models, n_models), symmetric
+        ``ties[i, j] == ties[j, i]``: number of ties between i and j.
+
+    Raises
+    ------
+    ValueError
+        Wrong shapes, names that are repeated, a count that is negative or not finite, ties that are not
+        symmetric, or a model against itself; the message names the models.
+    """
+
+    models: tuple[str, ...]
+    wins: np.ndarray
+    ties: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "models", tuple(self.models))
+        n_models = len(self.models)
+        if len(set(self.models)) != n_models:
+            repeated = sorted({name for name in self.models if self.models.count(name) > 1})
+            raise ValueError(f"pair counts: a model is named twice: {', '.join(repeated)}")
+        for kind in ("wins", "ties"):
+            counts = np.asarray(getattr(self, kind), dtype=float)
+            if counts.shape != (n_models, n_models):
+                raise ValueError(f"pair counts: {kind} has shape {counts.shape}, expected {(n_models, n_models)}")
+            bad = ~np.isfinite(counts) | (counts < 0)
+            if bad.any():
+                i, j = np.argwhere(bad)[0]
+                raise ValueError(
+                    f"pair counts: {kind}[{self.models[i]}, {self.models[j]}] is {counts[i, j]};"
+                    " counts are finite and not negative"
+                )
+            if np.diagonal(counts).any():
+                name = self.models[int(np.flatnonzero(np.diagonal(counts))[0])]
+                raise ValueError(f"pair counts: {kind} has battles of {name} against itself")
+            counts.setflags(write=False)
+            object.__setattr__(self, kind, counts)
+        if not np.array_equal(self.ties, self.ties.T):
+            i, j = np.argwhere(self.ties != self.ties.T)[0]
+            raise ValueError(
+                f"pair counts: ties are not symmetric: {self.models[i]}, {self.models[j]}:"
+                f" {self.ties[i, j]} and {self.ties[j, i]}"
+            )
+
+    @property
+    def battles(self) -> np.ndarray:
+        """Battles of each pair, (n_models, n_models), symmetric."""
+        return self.wins + self.wins.T + self.ties
+
+    @property
+    def n_battles(self) -> float:
+        """All battles, each counted once."""
+        return float(self.wins.sum() + self.ties.sum() / 2)
+
+
+def count_pairs(battles: pd.DataFrame, weights: np.ndarray | None = None) -> PairCounts:
+    """Sum a battle table into pair counts, models in alphabetical order.
+
+    Parameters
+    ----------
+    weights : float array, shape (n_battles,), optional
+        A weight for each row; a row of weight 2 counts as two equal rows. Default: 1.
+
+    Raises
+    ------
+    ValueError
+        As `encode_battles`, and for weights that are negative, not finite or not one a row.
+    """
+    models, model_a, model_b, outcome = encode_battles(battles)
+    n_models = len(models)
+    exchanged = model_a > model_b
+    low, high = np.where(exchanged, model_b, model_a), np.where(exchanged, model_a, model_b)
+    cell = (low * n_models + high) * 3 + np.where(exchanged, 2 - outcome, outcome)
+    if weights is not None:
+        weights = np.asarray(weights, dtype=float)
+        if weights.shape != (len(cell),):
+            raise ValueError(f"weights have shape {weights.shape}, expected ({len(cell)},): one a battle")
+        bad = ~np.isfinite(weights) | (weights < 0)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ValueError(f"weight of row {row} is {weights[row]}; weights are finite and not negative")
+        # A sum of floats depends on its order. Sorted within each cell, it cannot depend on the order of rows.
+        order = np.lexsort((weights, cell))
+        cell, weights = cell[order], weights[order]
+    counts = np.bincount(cell, weights, minlength=3 * n_models**2).reshape(n_models, n_models, 3).astype(float)
+    return PairCounts(models, counts[..., 0] + counts[..., 2].T, counts[..., 1] + counts[..., 1].T)
+
+
+def expand_counts(counts: PairCounts, rng: np.random.Generator) -> pd.DataFrame:
+    """One row for each counted battle, in random order, each pair randomly either way round.
+
+    The inverse of `count_pairs`, for what needs a table: online Elo, timings.
+
+    Raises
+    ------
+    ValueError
+        Counts that are not whole numbers.
+    """
+    upper_ties = np.triu(counts.ties)
+    cells = [(counts.wins, "model_a"), (upper_ties, "tie")]
+    for count, _ in cells:
+        if (count % 1 != 0).any():
+            i, j = np.argwhere(count % 1 != 0)[0]
+            raise ValueError(f"{counts.models[i]} against {counts.models[j]}: {count[i, j]} is not a whole number")
+    names = np.array(counts.models, dtype=object)
+    tables = []
+    for count, label in cells:
+        first, second = np.nonzero(count)
+        repeats = count[first, second].astype(np.int64)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "model_a": np.repeat(names[first], repeats),
+                    "model_b": np.repeat(names[second], repeats),
+                    "winner": label,
+                }
+            )
+        )
+    battles = pd.concat(tables, ignore_index=True)
+    battles = battles.iloc[rng.permutation(len(battles))].reset_index(drop=True)
+    return swap_battles(battles, rng.random(len(battles)) < 0.5)

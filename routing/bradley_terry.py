@@ -1,0 +1,434 @@
+"""Bradley-Terry ratings from pair counts: maximum likelihood, its uncertainty, and tiers.
+
+Model i beats model j with probability sigma(theta_i - theta_j) [BradleyTerry52]; ties as in `tie_models`.
+The likelihood of a battle table depends on it through its pair counts alone, so the fit works on pairs,
+never on rows: 129 models and 1.67 million votes are 3,460 numbers of each outcome.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.sparse.csgraph import connected_components
+from scipy.special import xlogy
+from scipy.stats import norm
+
+from routing.battles import PairCounts
+from routing.tie_models import (
+    TIE_MODELS,
+    OutcomeTerms,
+    davidson_terms,
+    half_win_terms,
+    outcome_probability,
+    rao_kupper_terms,
+)
+
+ELO_PER_LOG_ODDS = 400 / np.log(10)
+MAX_ITERATIONS = 100
+STEP_TOLERANCE = 1e-8  # Newton converges quadratically: the step after one this small is below rounding
+
+
+@dataclass(frozen=True)
+class BradleyTerryFit:
+    """Ratings of every model, with what is needed to judge them.
+
+    Attributes
+    ----------
+    ratings : Series, shape (n_models,)
+        Log-odds, mean 0, indexed by model.
+    covariance : array, shape (n_models, n_models)
+        Sandwich covariance of the ratings [White82]: right also where the model is not.
+    ties : str
+        How ties were treated, one of `TIE_MODELS`.
+    tie : float
+        nu of Davidson's model, log-threshold of the Rao-Kupper model; for "half" and "drop" the share of ties.
+    log_likelihood : float
+        Of all battles with their three outcomes, in nats; "half" and "drop" predict the share of ties.
+    """
+
+    ratings: pd.Series
+    covariance: np.ndarray
+    ties: str
+    tie: float
+    log_likelihood: float
+    n_battles: float
+    n_iterations: int
+    converged: bool
+
+    def _rating(self, model: str) -> float:
+        if model not in self.ratings.index:
+            raise ValueError(
+                f"no rating of model {model!r}; there are {len(self.ratings)}: {_some(self.ratings.index)}"
+            )
+        return float(self.ratings[model])
+
+    def elo(self, anchor: str = "mixtral-8x7b-instruct-v0.1", anchor_elo: float = 1114.0) -> pd.Series:
+        """Ratings in Elo points (400 for odds of ten to one), moved so that `anchor` stands at `anchor_elo`."""
+        return (ELO_PER_LOG_ODDS * (self.ratings - self._rating(anchor)) + anchor_elo).rename("rating_elo")
+
+    def interval(self, level: float = 0.95) -> pd.DataFrame:
+        """Normal confidence interval of each rating, columns ``low`` and ``high``, log-odds."""
+        width = norm.ppf((1 + level) / 2) * np.sqrt(np.diagonal(self.covariance))
+        return pd.DataFrame({"low": self.ratings - width, "high": self.ratings + width})
+
+    def outcome_probability(self, model_a: str, model_b: str) -> np.ndarray:
+        """P(a wins), P(tie), P(b wins): shape (3,)."""
+        return outcome_probability(self._rating(model_a) - self._rating(model_b), self.ties, self.tie)
+
+    def win_probability(self, model_a: str, model_b: str) -> float:
+        """P(a wins) given that one of the two wins."""
+        win, _, loss = self.outcome_probability(model_a, model_b)
+        return float(win / (win + loss))
+
+
+class PairSums(NamedTuple):
+    """Outcomes of the pairs that met, for one or many weightings of the same battles at once."""
+
+    first: np.ndarray  # (n_pairs,) index of the first model
+    second: np.ndarray  # (n_pairs,) index of the second model, above the first
+    outcomes: np.ndarray  # (3, n_problems, n_pairs) battles the first won, ties, battles the second won
+
+
+def pair_sums(counts: PairCounts) -> PairSums:
+    """The pairs of `counts` that met, and their outcomes, as one problem."""
+    first, second = np.nonzero(np.triu(counts.battles))
+    outcomes = np.stack([counts.wins[first, second], counts.ties[first, second], counts.wins[second, first]])
+    return PairSums(first, second, outcomes[:, None, :])
+
+
+class NewtonResult(NamedTuple):
+    """Maximum-likelihood ratings of a batch of problems."""
+
+    ratings: np.ndarray  # (n_problems, n_models) log-odds, each row of mean 0
+    tie: np.ndarray  # (n_problems,) tie parameter as in `tie_models`, 0 where there is none
+    n_iterations: int
+    converged: np.ndarray  # (n_problems,) bool
+
+
+def _terms(pairs: PairSums, ratings: np.ndarray, tie: np.ndarray, ties: str) -> OutcomeTerms:
+    delta = ratings[:, pairs.first] - ratings[:, pairs.second]  # (B, P)
+    if ties == "davidson":
+        return davidson_terms(delta, tie[:, None])
+    if ties == "rao_kupper":
+        return rao_kupper_terms(delta, tie[:, None])
+    return half_win_terms(delta)
+
+
+def _laplacian(pairs: PairSums, weights: np.ndarray, n_models: int) -> np.ndarray:
+    """Sum over pairs of weight times (e_i - e_j)(e_i - e_j)': (n_problems, n_models, n_models)."""
+    matrix = np.zeros((len(weights), n_models, n_models))
+    matrix[:, pairs.first, pairs.second] = -weights
+    matrix[:, pairs.second, pairs.first] = -weights
+    diagonal = np.arange(n_models)
+    matrix[:, diagonal, diagonal] = -matrix.sum(axis=2)
+    return matrix
+
+
+def _divergence(pairs: PairSums, flows: np.ndarray, n_models: int) -> np.ndarray:
+    """Sum over pairs of flow times (e_i - e_j): (n_problems, n_models)."""
+    matrix = np.zeros((len(flows), n_models, n_models))
+    matrix[:, pairs.first, pairs.second] = flows
+    matrix[:, pairs.second, pairs.first] = -flows
+    return matrix.sum(axis=2)
+
+
+def _information(
+    pairs: PairSums, terms: OutcomeTerms, n_models: int, has_tie: bool, prior_strength: float
+) -> np.ndarray:
+    """Negative Hessian by (ratings, tie), made regular along the direction (1, ..., 1) that no battle sees."""
+    theta = _laplacian(pairs, (pairs.outcomes * terms.curvature).sum(axis=0), n_models)
+    diagonal = np.arange(n_models)
+    scale = theta[:, diagonal, diagonal].mean(axis=1) + prior_strength
+    theta[:, diagonal, diagonal] += prior_strength
+    theta += np.where(scale > 0, scale, 1.0)[:, None, None] / n_models
+    if not has_tie:
+        return theta
+    full = np.zeros((len(theta), n_models + 1, n_models + 1))
+    full[:, :n_models, :n_models] = theta
+    cross = _divergence(pairs, (pairs.outcomes * terms.cross_curvature).sum(axis=0), n_models)
+    full[:, :n_models, n_models] = full[:, n_models, :n_models] = cross
+    full[:, n_models, n_models] = (pairs.outcomes * terms.tie_curvature).sum(axis=(0, 2))
+    return full
+
+
+def solve_ratings(
+    pairs: PairSums,
+    n_models: int,
+    ties: str = "half",
+    prior_strength: float = 0.0,
+    start: np.ndarray | None = None,
+) -> NewtonResult:
+    """Newton's method with step halving, for many weightings of the same pairs at once.
+
+    Maximises the log-likelihood less ``prior_strength / 2 * sum(ratings**2)``. A problem that has converged
+    is left alone, so its answer does not depend on which others are solved with it.
+
+    Parameters
+    ----------
+    pairs : PairSums
+        Outcomes of shape (3, n_problems, n_pairs).
+    ties : one of `TIE_MODELS`
+        "drop" is solved as "half": leave the ties out of `pairs` beforehand.
+    prior_strength : float
+        Precision of a normal prior at 0 on each rating, in the currency of battles.
+    start : array, shape (n_models,) or (n_problems, n_models), optional
+        Ratings to start from, mean 0.
+
+    Notes
+    -----
+    Memory is that of about ten arrays (n_problems, n_pairs) and three (n_problems, n_models, n_models).
+    """
+    n_problems = pairs.outcomes.shape[1]
+    has_tie = ties in ("davidson", "rao_kupper")
+    ratings = np.zeros((n_problems, n_models)) if start is None else np.broadcast_to(start, (n_problems, n_models))
+    tie = np.zeros(n_problems)
+    if has_tie:  # the value that fits the share of ties between equal models
+        share = pairs.outcomes[1].sum(axis=1) / pairs.outcomes.sum(axis=(0, 2))
+        tie = np.log(2 * share / (1 - share)) if ties == "davidson" else np.log((1 + share) / (1 - share))
+
+    def objective(terms: OutcomeTerms, ratings: np.ndarray) -> np.ndarray:
+        fit = (pairs.outcomes * terms.log_probability).sum(axis=(0, 2))
+        return fit - prior_strength / 2 * (ratings**2).sum(axis=1)
+
+    terms = _terms(pairs, ratings, tie, ties)
+    value = objective(terms, ratings)
+    converged = np.zeros(n_problems, dtype=bool)
+    for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007 (the count is returned)
+        gradient = _divergence(pairs, (pairs.outcomes * terms.slope).sum(axis=0), n_models) - prior_strength * ratings
+        if has_tie:
+            tie_gradient = (pairs.outcomes * terms.tie_slope).sum(axis=(0, 2))
+            gradient = np.concatenate([gradient, tie_gradient[:, None]], axis=1)
+        information = _information(pairs, terms, n_models, has_tie, prior_strength)
+        try:
+            step = np.linalg.solve(information, gradient[..., None])[..., 0]
+        except np.linalg.LinAlgError:  # a separated problem ran off to infinity
+            break
+        step[converged] = 0.0
+        size = np.abs(step).max(axis=1)
+        length = np.ones(n_problems)
+        for _ in range(40):
+            new_ratings = ratings + length[:, None] * step[:, :n_models]
+            new_tie = tie + length * step[:, n_models] if has_tie else tie
+            inside = new_tie > 0 if ties == "rao_kupper" else np.ones(n_problems, dtype=bool)
+            new_terms = _terms(pairs, new_ratings, np.where(inside, new_tie, tie), ties)
+            new_value = objective(new_terms, new_ratings)
+            worse = ~inside | ~(new_value >= value - 1e-12 * np.abs(value))
+            if not worse.any():
+                break
+            length[worse] /= 2
+        ratings, tie, terms, value = new_ratings, new_tie, new_terms, new_value
+        converged |= size < STEP_TOLERANCE
+        if converged.all():
+            break
+    return NewtonResult(ratings - ratings.mean(axis=1, keepdims=True), tie, iteration, converged)
+
+
+def _some(names, limit: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _check_estimable(counts: PairCounts, ties: str) -> None:
+    """Raise unless finite maximum-likelihood ratings exist: every split of the models has wins both ways [Ford57]."""
+    models = np.array(counts.models, dtype=object)
+    remedy = "leave them out, or give a prior (prior_strength=0.1, say)"
+    played = counts.wins + counts.wins.T + (0 if ties == "drop" else counts.ties)
+    n_groups, group = connected_components(played, directed=False)
+    if n_groups > 1:
+        smallest = models[group == np.argmin(np.bincount(group))]
+        raise ValueError(
+            f"the models fall into {n_groups} groups that never met, so that their ratings cannot be compared."
+            f" One group: {_some(smallest)}; {remedy}"
+        )
+    beaten = counts.wins + (0 if ties == "drop" else counts.ties)
+    n_groups, group = connected_components(beaten, directed=True, connection="strong")
+    if n_groups > 1:
+        ends = []  # groups that only won or only lost; in an acyclic graph of groups there are at least two
+        for number in range(n_groups):
+            inside = group == number
+            won, lost = beaten[np.ix_(inside, ~inside)].sum(), beaten[np.ix_(~inside, inside)].sum()
+            if won == 0 or lost == 0:
+                ends.append((inside.sum(), _some(models[inside]), "lost" if won == 0 else "won"))
+        _, names, what = min(ends)
+        raise ValueError(
+            f"{names} {what} every battle against the other models, so that no finite rating is the likeliest; {remedy}"
+        )
+
+
+def _check_ties(counts: PairCounts, ties: str) -> None:
+    if ties not in TIE_MODELS:
+        raise ValueError(f"ties is {ties!r}; use one of {', '.join(TIE_MODELS)}")
+    if counts.n_battles == 0:
+        raise ValueError("the pair counts hold no battle")
+    if ties in ("davidson", "rao_kupper") and not (counts.ties.any() and counts.wins.any()):
+        raise ValueError(f"ties={ties!r} needs battles that were tied and battles that were won; use ties='half'")
+    if ties == "drop" and not counts.wins.any():
+        raise ValueError("ties='drop' leaves no battle: all are ties")
+
+
+def _drop_ties(counts: PairCounts) -> PairCounts:
+    return PairCounts(counts.models, counts.wins, np.zeros_like(counts.ties))
+
+
+def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: float = 0.0) -> BradleyTerryFit:
+    """Maximum-likelihood ratings of the models of `counts`.
+
+    Parameters
+    ----------
+    counts : PairCounts
+    ties : {"half", "davidson", "rao_kupper", "drop"}
+        What a tie means, see `tie_models`.
+    prior_strength : float
+        Precision of a normal prior at 0 on each rating; 0 for none. With a prior, models that lost or won
+        everything have finite ratings.
+
+    Raises
+    ------
+    ValueError
+        No battles, groups of models that never met, models that won or lost everything, no ties for a model
+        of ties, a negative prior; the message names the models.
+    RuntimeError
+        Newton's method did not converge.
+    """
+    _check_ties(counts, ties)
+    if not prior_strength >= 0:
+        raise ValueError(f"prior_strength is {prior_strength}; it is a precision, 0 or more")
+    if prior_strength == 0:
+        _check_estimable(counts, ties)
+    n_models = len(counts.models)
+    pairs = pair_sums(_drop_ties(counts) if ties == "drop" else counts)
+    result = solve_ratings(pairs, n_models, ties, prior_strength)
+    if not result.converged.all():
+        raise RuntimeError(
+            f"Newton's method did not converge in {result.n_iterations} iterations; a prior"
+            " (prior_strength=0.1, say) makes the problem better conditioned"
+        )
+    has_tie = ties in ("davidson", "rao_kupper")
+    terms = _terms(pairs, result.ratings, result.tie, ties)
+    log_likelihood = float((pairs.outcomes * terms.log_probability).sum())
+    tie = float(np.exp(result.tie[0])) if ties == "davidson" else float(result.tie[0])
+    if not has_tie:
+        n_ties = counts.ties.sum() / 2
+        tie = n_ties / counts.n_battles
+        delta = result.ratings[0][:, None] - result.ratings[0][None, :]
+        log_likelihood = float(-(counts.wins * np.logaddexp(0, -delta)).sum())
+        log_likelihood += float(xlogy(n_ties, tie) + xlogy(counts.n_battles - n_ties, 1 - tie))
+    return BradleyTerryFit(
+        ratings=pd.Series(result.ratings[0], index=pd.Index(counts.models, name="model"), name="rating"),
+        covariance=_sandwich(pairs, terms, n_models, has_tie, prior_strength),
+        ties=ties,
+        tie=tie,
+        log_likelihood=log_likelihood,
+        n_battles=counts.n_battles,
+        n_iterations=result.n_iterations,
+        converged=True,
+    )
+
+
+def _sandwich(pairs: PairSums, terms: OutcomeTerms, n_models: int, has_tie: bool, prior_strength: float) -> np.ndarray:
+    """A^-1 B A^-1 of the ratings; A: information, B: sum over battles of score times score'."""
+    information = _information(pairs, terms, n_models, has_tie, prior_strength)
+    scores = _laplacian(pairs, (pairs.outcomes * terms.slope**2).sum(axis=0), n_models)[0]
+    if has_tie:
+        cross = _divergence(pairs, (pairs.outcomes * terms.slope * terms.tie_slope).sum(axis=0), n_models)[0]
+        corner = (pairs.outcomes * terms.tie_slope**2).sum()
+        scores = np.block([[scores, cross[:, None]], [cross[None, :], corner]])
+    half = np.linalg.solve(information[0], scores)
+    covariance = np.linalg.solve(information[0], half.T)[:n_models, :n_models]
+    return (covariance + covariance.T) / 2
+
+
+def bootstrap_ratings(
+    counts: PairCounts,
+    n_resamples: int,
+    rng: np.random.Generator,
+    ties: str = "half",
+    prior_strength: float = 0.0,
+) -> np.ndarray:
+    """Ratings refitted on resampled battles: (n_resamples, n_models), log-odds, each row of mean 0.
+
+    Battles are drawn with replacement. As (a, b, a wins) and (b, a, b wins) are one and the same outcome here,
+    the draw with a given seed does not depend on how the battles were written.
+
+    Raises
+    ------
+    ValueError
+        Counts that do not add up to a whole number of battles, and as `fit_bradley_terry`, also for a resample.
+    """
+    fit = fit_bradley_terry(counts, ties, prior_strength)
+    n_battles = round(counts.n_battles)
+    if abs(n_battles - counts.n_battles) > 1e-9 * n_battles:
+        raise ValueError(f"the counts add up to {counts.n_battles} battles; only whole battles can be drawn again")
+    n_models = len(counts.models)
+    pairs = pair_sums(_drop_ties(counts) if ties == "drop" else counts)
+    cells = pairs.outcomes[:, 0, :].T.ravel()
+    n_drawn = round(cells.sum())  # without the ties where these are dropped
+    chunk = max(1, 16_000_000 // max(cells.size, n_models**2))  # problems of a chunk: about 128 MB an array
+    chunk = min(chunk, 64)
+    resampled = np.empty((n_resamples, n_models))
+    for begin in range(0, n_resamples, chunk):
+        size = min(chunk, n_resamples - begin)
+        drawn = rng.multinomial(n_drawn, cells / cells.sum(), size=size).astype(float)
+        outcomes = np.ascontiguousarray(drawn.reshape(size, -1, 3).transpose(2, 0, 1))
+        result = solve_ratings(
+            PairSums(pairs.first, pairs.second, outcomes), n_models, ties, prior_strength, start=fit.ratings.to_numpy()
+        )
+        if not result.converged.all():
+            failed = int(np.argmin(result.converged))
+            _raise_for_resample(counts.models, pairs, outcomes[:, failed], ties, begin + failed)
+        resampled[begin : begin + size] = result.ratings
+    return resampled
+
+
+def _raise_for_resample(models: tuple[str, ...], pairs: PairSums, outcomes: np.ndarray, ties: str, number: int) -> None:
+    """Say why a resample has no finite ratings."""
+    wins, tied = np.zeros((2, len(models), len(models)))
+    wins[pairs.first, pairs.second], wins[pairs.second, pairs.first] = outcomes[0], outcomes[2]
+    tied[pairs.first, pairs.second] = tied[pairs.second, pairs.first] = outcomes[1]
+    try:
+        _check_estimable(PairCounts(models, wins, tied), ties)
+    except ValueError as error:
+        raise ValueError(f"in resample {number} {error}") from None
+    raise RuntimeError(f"Newton's method did not converge in resample {number}; give a prior (prior_strength=0.1, say)")
+
+
+def rating_tiers(ratings: pd.Series, n_tiers: int) -> pd.Series:
+    """Tier of each model, 0 the strongest: the split into runs of ratings with the least squared deviation.
+
+    Exact dynamic programming over the sorted ratings, as in RouteLLM [RouteLLM24]. Equal ratings share a tier.
+
+    Raises
+    ------
+    ValueError
+        A rating that is not finite, or fewer different ratings than tiers.
+    """
+    if not np.isfinite(ratings.to_numpy(dtype=float)).all():
+        raise ValueError(f"no finite rating of {_some(ratings.index[~np.isfinite(ratings.to_numpy(dtype=float))])}")
+    values, inverse, weight = np.unique(-ratings.to_numpy(dtype=float), return_inverse=True, return_counts=True)
+    n_values = len(values)
+    if not 1 <= n_tiers <= n_values:
+        raise ValueError(f"n_tiers is {n_tiers}; with {n_values} different ratings it is between 1 and {n_values}")
+    values = values - values.mean()
+    size, total, square = (np.concatenate([[0.0], np.cumsum(weight * values**k)]) for k in range(3))
+
+    def deviation(begin: np.ndarray, end: int) -> np.ndarray:
+        """Squared deviation of values[begin:end] from their mean."""
+        return square[end] - square[begin] - (total[end] - total[begin]) ** 2 / (size[end] - size[begin])
+
+    best = np.full((n_tiers + 1, n_values + 1), np.inf)
+    cut = np.zeros((n_tiers + 1, n_values + 1), dtype=np.int64)
+    best[0, 0] = 0.0
+    for tier in range(1, n_tiers + 1):
+        for end in range(tier, n_values + 1):
+            begin = np.arange(tier - 1, end)
+            cost = best[tier - 1, begin] + deviation(begin, end)
+            cut[tier, end] = begin[np.argmin(cost)]
+            best[tier, end] = cost.min()
+    tiers, end = np.empty(n_values, dtype=np.int64), n_values
+    for tier in range(n_tiers, 0, -1):
+        tiers[cut[tier, end] : end] = tier - 1
+        end = cut[tier, end]
+    return pd.Series(tiers[inverse], index=ratings.index, name="tier")

@@ -1,0 +1,40 @@
+"""Fixtures and strategies that several test files share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from routing.battles import WINNERS
+
+settings.register_profile("routing", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("routing")
+
+
+@st.composite
+def battle_tables(draw, n_models: int = 5, max_rows: int = 30) -> pd.DataFrame:
+    """Any battle table of up to `n_models` models in which each meets the next, either way won."""
+    names = draw(
+        st.lists(st.text(min_size=1, max_size=6).filter(str.strip), min_size=2, max_size=n_models, unique=True)
+    )
+    index = st.integers(0, len(names) - 1)
+    pairs = st.tuples(index, index).filter(lambda pair: pair[0] != pair[1])
+    rows = draw(st.lists(st.tuples(pairs, st.sampled_from(WINNERS)), min_size=1, max_size=max_rows))
+    rows += [((i, i + 1), "model_a") for i in range(len(names) - 1)]
+    rows += [((i, i + 1), "model_b") for i in range(len(names) - 1)]
+    return pd.DataFrame(
+        {
+            "prompt": [f"prompt {number % 7}" for number in range(len(rows))],
+            "model_a": [names[a] for (a, _), _ in rows],
+            "model_b": [names[b] for (_, b), _ in rows],
+            "winner": [winner for _, winner in rows],
+        }
+    )
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20240626)
