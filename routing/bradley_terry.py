@@ -8,7 +8,6 @@ never on rows: 129 models and 1.67 million votes are 3,460 numbers of each outco
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,18 +16,10 @@ from scipy.special import xlogy
 from scipy.stats import norm
 
 from routing.battles import PairCounts
-from routing.tie_models import (
-    TIE_MODELS,
-    OutcomeTerms,
-    davidson_terms,
-    half_win_terms,
-    outcome_probability,
-    rao_kupper_terms,
-)
+from routing.rating_solver import PairSums, divergence, information, laplacian, outcome_terms, pair_sums, solve_ratings
+from routing.tie_models import TIE_MODELS, OutcomeTerms, outcome_probability
 
 ELO_PER_LOG_ODDS = 400 / np.log(10)
-MAX_ITERATIONS = 100
-STEP_TOLERANCE = 1e-8  # Newton converges quadratically: the step after one this small is below rounding
 
 
 @dataclass(frozen=True)
@@ -82,148 +73,6 @@ class BradleyTerryFit:
         """P(a wins) given that one of the two wins."""
         win, _, loss = self.outcome_probability(model_a, model_b)
         return float(win / (win + loss))
-
-
-class PairSums(NamedTuple):
-    """Outcomes of the pairs that met, for one or many weightings of the same battles at once."""
-
-    first: np.ndarray  # (n_pairs,) index of the first model
-    second: np.ndarray  # (n_pairs,) index of the second model, above the first
-    outcomes: np.ndarray  # (3, n_problems, n_pairs) battles the first won, ties, battles the second won
-
-
-def pair_sums(counts: PairCounts) -> PairSums:
-    """The pairs of `counts` that met, and their outcomes, as one problem."""
-    first, second = np.nonzero(np.triu(counts.battles))
-    outcomes = np.stack([counts.wins[first, second], counts.ties[first, second], counts.wins[second, first]])
-    return PairSums(first, second, outcomes[:, None, :])
-
-
-class NewtonResult(NamedTuple):
-    """Maximum-likelihood ratings of a batch of problems."""
-
-    ratings: np.ndarray  # (n_problems, n_models) log-odds, each row of mean 0
-    tie: np.ndarray  # (n_problems,) tie parameter as in `tie_models`, 0 where there is none
-    n_iterations: int
-    converged: np.ndarray  # (n_problems,) bool
-
-
-def _terms(pairs: PairSums, ratings: np.ndarray, tie: np.ndarray, ties: str) -> OutcomeTerms:
-    delta = ratings[:, pairs.first] - ratings[:, pairs.second]  # (B, P)
-    if ties == "davidson":
-        return davidson_terms(delta, tie[:, None])
-    if ties == "rao_kupper":
-        return rao_kupper_terms(delta, tie[:, None])
-    return half_win_terms(delta)
-
-
-def _laplacian(pairs: PairSums, weights: np.ndarray, n_models: int) -> np.ndarray:
-    """Sum over pairs of weight times (e_i - e_j)(e_i - e_j)': (n_problems, n_models, n_models)."""
-    matrix = np.zeros((len(weights), n_models, n_models))
-    matrix[:, pairs.first, pairs.second] = -weights
-    matrix[:, pairs.second, pairs.first] = -weights
-    diagonal = np.arange(n_models)
-    matrix[:, diagonal, diagonal] = -matrix.sum(axis=2)
-    return matrix
-
-
-def _divergence(pairs: PairSums, flows: np.ndarray, n_models: int) -> np.ndarray:
-    """Sum over pairs of flow times (e_i - e_j): (n_problems, n_models)."""
-    matrix = np.zeros((len(flows), n_models, n_models))
-    matrix[:, pairs.first, pairs.second] = flows
-    matrix[:, pairs.second, pairs.first] = -flows
-    return matrix.sum(axis=2)
-
-
-def _information(
-    pairs: PairSums, terms: OutcomeTerms, n_models: int, has_tie: bool, prior_strength: float
-) -> np.ndarray:
-    """Negative Hessian by (ratings, tie), made regular along the direction (1, ..., 1) that no battle sees."""
-    theta = _laplacian(pairs, (pairs.outcomes * terms.curvature).sum(axis=0), n_models)
-    diagonal = np.arange(n_models)
-    scale = theta[:, diagonal, diagonal].mean(axis=1) + prior_strength
-    theta[:, diagonal, diagonal] += prior_strength
-    theta += np.where(scale > 0, scale, 1.0)[:, None, None] / n_models
-    if not has_tie:
-        return theta
-    full = np.zeros((len(theta), n_models + 1, n_models + 1))
-    full[:, :n_models, :n_models] = theta
-    cross = _divergence(pairs, (pairs.outcomes * terms.cross_curvature).sum(axis=0), n_models)
-    full[:, :n_models, n_models] = full[:, n_models, :n_models] = cross
-    full[:, n_models, n_models] = (pairs.outcomes * terms.tie_curvature).sum(axis=(0, 2))
-    return full
-
-
-def solve_ratings(
-    pairs: PairSums,
-    n_models: int,
-    ties: str = "half",
-    prior_strength: float = 0.0,
-    start: np.ndarray | None = None,
-) -> NewtonResult:
-    """Newton's method with step halving, for many weightings of the same pairs at once.
-
-    Maximises the log-likelihood less ``prior_strength / 2 * sum(ratings**2)``. A problem that has converged
-    is left alone, so its answer does not depend on which others are solved with it.
-
-    Parameters
-    ----------
-    pairs : PairSums
-        Outcomes of shape (3, n_problems, n_pairs).
-    ties : one of `TIE_MODELS`
-        "drop" is solved as "half": leave the ties out of `pairs` beforehand.
-    prior_strength : float
-        Precision of a normal prior at 0 on each rating, in the currency of battles.
-    start : array, shape (n_models,) or (n_problems, n_models), optional
-        Ratings to start from, mean 0.
-
-    Notes
-    -----
-    Memory is that of about ten arrays (n_problems, n_pairs) and three (n_problems, n_models, n_models).
-    """
-    n_problems = pairs.outcomes.shape[1]
-    has_tie = ties in ("davidson", "rao_kupper")
-    ratings = np.zeros((n_problems, n_models)) if start is None else np.broadcast_to(start, (n_problems, n_models))
-    tie = np.zeros(n_problems)
-    if has_tie:  # the value that fits the share of ties between equal models
-        share = pairs.outcomes[1].sum(axis=1) / pairs.outcomes.sum(axis=(0, 2))
-        tie = np.log(2 * share / (1 - share)) if ties == "davidson" else np.log((1 + share) / (1 - share))
-
-    def objective(terms: OutcomeTerms, ratings: np.ndarray) -> np.ndarray:
-        fit = (pairs.outcomes * terms.log_probability).sum(axis=(0, 2))
-        return fit - prior_strength / 2 * (ratings**2).sum(axis=1)
-
-    terms = _terms(pairs, ratings, tie, ties)
-    value = objective(terms, ratings)
-    converged = np.zeros(n_problems, dtype=bool)
-    for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007 (the count is returned)
-        gradient = _divergence(pairs, (pairs.outcomes * terms.slope).sum(axis=0), n_models) - prior_strength * ratings
-        if has_tie:
-            tie_gradient = (pairs.outcomes * terms.tie_slope).sum(axis=(0, 2))
-            gradient = np.concatenate([gradient, tie_gradient[:, None]], axis=1)
-        information = _information(pairs, terms, n_models, has_tie, prior_strength)
-        try:
-            step = np.linalg.solve(information, gradient[..., None])[..., 0]
-        except np.linalg.LinAlgError:  # a separated problem ran off to infinity
-            break
-        step[converged] = 0.0
-        size = np.abs(step).max(axis=1)
-        length = np.ones(n_problems)
-        for _ in range(40):
-            new_ratings = ratings + length[:, None] * step[:, :n_models]
-            new_tie = tie + length * step[:, n_models] if has_tie else tie
-            inside = new_tie > 0 if ties == "rao_kupper" else np.ones(n_problems, dtype=bool)
-            new_terms = _terms(pairs, new_ratings, np.where(inside, new_tie, tie), ties)
-            new_value = objective(new_terms, new_ratings)
-            worse = ~inside | ~(new_value >= value - 1e-12 * np.abs(value))
-            if not worse.any():
-                break
-            length[worse] /= 2
-        ratings, tie, terms, value = new_ratings, new_tie, new_terms, new_value
-        converged |= size < STEP_TOLERANCE
-        if converged.all():
-            break
-    return NewtonResult(ratings - ratings.mean(axis=1, keepdims=True), tie, iteration, converged)
 
 
 def _some(names, limit: int = 5) -> str:
@@ -307,7 +156,7 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
             " (prior_strength=0.1, say) makes the problem better conditioned"
         )
     has_tie = ties in ("davidson", "rao_kupper")
-    terms = _terms(pairs, result.ratings, result.tie, ties)
+    terms = outcome_terms(pairs, result.ratings, result.tie, ties)
     log_likelihood = float((pairs.outcomes * terms.log_probability).sum())
     tie = float(np.exp(result.tie[0])) if ties == "davidson" else float(result.tie[0])
     if not has_tie:
@@ -330,14 +179,14 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
 
 def _sandwich(pairs: PairSums, terms: OutcomeTerms, n_models: int, has_tie: bool, prior_strength: float) -> np.ndarray:
     """A^-1 B A^-1 of the ratings; A: information, B: sum over battles of score times score'."""
-    information = _information(pairs, terms, n_models, has_tie, prior_strength)
-    scores = _laplacian(pairs, (pairs.outcomes * terms.slope**2).sum(axis=0), n_models)[0]
+    curvature = information(pairs, terms, n_models, has_tie, prior_strength)
+    scores = laplacian(pairs, (pairs.outcomes * terms.slope**2).sum(axis=0), n_models)[0]
     if has_tie:
-        cross = _divergence(pairs, (pairs.outcomes * terms.slope * terms.tie_slope).sum(axis=0), n_models)[0]
+        cross = divergence(pairs, (pairs.outcomes * terms.slope * terms.tie_slope).sum(axis=0), n_models)[0]
         corner = (pairs.outcomes * terms.tie_slope**2).sum()
         scores = np.block([[scores, cross[:, None]], [cross[None, :], corner]])
-    half = np.linalg.solve(information[0], scores)
-    covariance = np.linalg.solve(information[0], half.T)[:n_models, :n_models]
+    half = np.linalg.solve(curvature[0], scores)
+    covariance = np.linalg.solve(curvature[0], half.T)[:n_models, :n_models]
     return (covariance + covariance.T) / 2
 
 

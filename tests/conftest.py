@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Two test processes share two cores: more threads than that only wait for each other. Set before numpy loads.
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -15,10 +15,9 @@ from routing.bradley_terry import (
     ELO_PER_LOG_ODDS,
     bootstrap_ratings,
     fit_bradley_terry,
-    pair_sums,
     rating_tiers,
-    solve_ratings,
 )
+from routing.rating_solver import pair_sums, solve_ratings
 from routing.tie_models import TIE_MODELS, davidson_terms, half_win_terms, outcome_probability, rao_kupper_terms
 
 # American League baseball 1987, wins of the row over the column [Agresti13, table 11.10].
