@@ -207,19 +207,31 @@ def count_pairs(battles: pd.DataFrame, weights: np.ndarray | None = None) -> Pai
     ValueError
         As `encode_battles`, and for weights that are negative, not finite or not one a row.
     """
-    models, model_a, model_b, outcome = encode_battles(battles)
+    codes = encode_battles(battles)
+    if weights is not None:
+        weights = np.asarray(weights, dtype=float)
+        if weights.shape != (len(battles),):
+            raise ValueError(f"weights have shape {weights.shape}, expected ({len(battles)},): one a battle")
+        bad = ~np.isfinite(weights) | (weights < 0)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ValueError(f"weight of row {row} is {weights[row]}; weights are finite and not negative")
+    return sum_outcomes(*codes, weights)
+
+
+def sum_outcomes(
+    models: tuple[str, ...],
+    model_a: np.ndarray,
+    model_b: np.ndarray,
+    outcome: np.ndarray,
+    weights: np.ndarray | None = None,
+) -> PairCounts:
+    """Pair counts of battles that are integers already; arguments as the fields of `BattleCodes`."""
     n_models = len(models)
     exchanged = model_a > model_b
     low, high = np.where(exchanged, model_b, model_a), np.where(exchanged, model_a, model_b)
     cell = (low * n_models + high) * 3 + np.where(exchanged, 2 - outcome, outcome)
     if weights is not None:
-        weights = np.asarray(weights, dtype=float)
-        if weights.shape != (len(cell),):
-            raise ValueError(f"weights have shape {weights.shape}, expected ({len(cell)},): one a battle")
-        bad = ~np.isfinite(weights) | (weights < 0)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise ValueError(f"weight of row {row} is {weights[row]}; weights are finite and not negative")
         # A sum of floats depends on its order. Sorted within each cell, it cannot depend on the order of rows.
         order = np.lexsort((weights, cell))
         cell, weights = cell[order], weights[order]

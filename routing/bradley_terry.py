@@ -80,7 +80,7 @@ def _some(names, limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def _check_estimable(counts: PairCounts, ties: str) -> None:
+def check_estimable(counts: PairCounts, ties: str) -> None:
     """Raise unless finite maximum-likelihood ratings exist: every split of the models has wins both ways [Ford57]."""
     models = np.array(counts.models, dtype=object)
     remedy = "leave them out, or give a prior (prior_strength=0.1, say)"
@@ -112,10 +112,14 @@ def _check_ties(counts: PairCounts, ties: str) -> None:
         raise ValueError(f"ties is {ties!r}; use one of {', '.join(TIE_MODELS)}")
     if counts.n_battles == 0:
         raise ValueError("the pair counts hold no battle")
-    if ties in ("davidson", "rao_kupper") and not (counts.ties.any() and counts.wins.any()):
-        raise ValueError(f"ties={ties!r} needs battles that were tied and battles that were won; use ties='half'")
-    if ties == "drop" and not counts.wins.any():
-        raise ValueError("ties='drop' leaves no battle: all are ties")
+    if ties != "half" and not counts.wins.any():
+        raise ValueError(f"all battles are ties, of which ties={ties!r} learns nothing; use ties='half'")
+
+
+def _solved_as(counts: PairCounts, ties: str) -> tuple[str, bool]:
+    """The likelihood to maximise, and whether it has a tie parameter: without ties the likeliest one is 0."""
+    has_tie = ties in ("davidson", "rao_kupper") and bool(counts.ties.any())
+    return (ties if has_tie else "half"), has_tie
 
 
 def _drop_ties(counts: PairCounts) -> PairCounts:
@@ -137,8 +141,8 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
     Raises
     ------
     ValueError
-        No battles, groups of models that never met, models that won or lost everything, no ties for a model
-        of ties, a negative prior; the message names the models.
+        No battles or only ties, groups of models that never met, models that won or lost everything, a negative
+        prior; the message names the models.
     RuntimeError
         Newton's method did not converge.
     """
@@ -146,19 +150,19 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
     if not prior_strength >= 0:
         raise ValueError(f"prior_strength is {prior_strength}; it is a precision, 0 or more")
     if prior_strength == 0:
-        _check_estimable(counts, ties)
+        check_estimable(counts, ties)
     n_models = len(counts.models)
+    solved_as, has_tie = _solved_as(counts, ties)
     pairs = pair_sums(_drop_ties(counts) if ties == "drop" else counts)
-    result = solve_ratings(pairs, n_models, ties, prior_strength)
+    result = solve_ratings(pairs, n_models, solved_as, prior_strength)
     if not result.converged.all():
         raise RuntimeError(
             f"Newton's method did not converge in {result.n_iterations} iterations; a prior"
             " (prior_strength=0.1, say) makes the problem better conditioned"
         )
-    has_tie = ties in ("davidson", "rao_kupper")
-    terms = outcome_terms(pairs, result.ratings, result.tie, ties)
+    terms = outcome_terms(pairs, result.ratings, result.tie, solved_as)
     log_likelihood = float((pairs.outcomes * terms.log_probability).sum())
-    tie = float(np.exp(result.tie[0])) if ties == "davidson" else float(result.tie[0])
+    tie = float(np.exp(result.tie[0])) if solved_as == "davidson" else float(result.tie[0])
     if not has_tie:
         n_ties = counts.ties.sum() / 2
         tie = n_ties / counts.n_battles
@@ -215,15 +219,18 @@ def bootstrap_ratings(
     pairs = pair_sums(_drop_ties(counts) if ties == "drop" else counts)
     cells = pairs.outcomes[:, 0, :].T.ravel()
     n_drawn = round(cells.sum())  # without the ties where these are dropped
-    chunk = max(1, 16_000_000 // max(cells.size, n_models**2))  # problems of a chunk: about 128 MB an array
-    chunk = min(chunk, 64)
+    chunk = int(np.clip(16_000_000 // max(cells.size, n_models**2), 1, 64))  # at most about 128 MB an array
     resampled = np.empty((n_resamples, n_models))
     for begin in range(0, n_resamples, chunk):
         size = min(chunk, n_resamples - begin)
         drawn = rng.multinomial(n_drawn, cells / cells.sum(), size=size).astype(float)
         outcomes = np.ascontiguousarray(drawn.reshape(size, -1, 3).transpose(2, 0, 1))
         result = solve_ratings(
-            PairSums(pairs.first, pairs.second, outcomes), n_models, ties, prior_strength, start=fit.ratings.to_numpy()
+            PairSums(pairs.first, pairs.second, outcomes),
+            n_models,
+            _solved_as(counts, ties)[0],
+            prior_strength,
+            start=fit.ratings.to_numpy(),
         )
         if not result.converged.all():
             failed = int(np.argmin(result.converged))
@@ -238,7 +245,7 @@ def _raise_for_resample(models: tuple[str, ...], pairs: PairSums, outcomes: np.n
     wins[pairs.first, pairs.second], wins[pairs.second, pairs.first] = outcomes[0], outcomes[2]
     tied[pairs.first, pairs.second] = tied[pairs.second, pairs.first] = outcomes[1]
     try:
-        _check_estimable(PairCounts(models, wins, tied), ties)
+        check_estimable(PairCounts(models, wins, tied), ties)
     except ValueError as error:
         raise ValueError(f"in resample {number} {error}") from None
     raise RuntimeError(f"Newton's method did not converge in resample {number}; give a prior (prior_strength=0.1, say)")

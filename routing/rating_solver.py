@@ -93,12 +93,14 @@ def solve_ratings(
     n_models: int,
     ties: str = "half",
     prior_strength: float = 0.0,
+    prior: np.ndarray | None = None,
     start: np.ndarray | None = None,
+    tie: float | None = None,
 ) -> NewtonResult:
     """Newton's method with step halving, for many weightings of the same pairs at once.
 
-    Maximises the log-likelihood less ``prior_strength / 2 * sum(ratings**2)``. A problem that has converged
-    is left alone, so its answer does not depend on which others are solved with it.
+    Maximises the log-likelihood less ``prior_strength / 2 * sum((ratings - prior)**2)``.
+    A problem that has converged is left alone, so its answer does not depend on which others are solved with it.
 
     Parameters
     ----------
@@ -107,31 +109,37 @@ def solve_ratings(
     ties : one of `TIE_MODELS`
         "drop" is solved as "half": leave the ties out of `pairs` beforehand.
     prior_strength : float
-        Precision of a normal prior at 0 on each rating, in the currency of battles.
-    start : array, shape (n_models,) or (n_problems, n_models), optional
-        Ratings to start from, mean 0.
+        Precision of the normal prior on each rating, in the currency of battles.
+    prior : array, shape (n_models,), optional
+        Mean of that prior, itself of mean 0. Default: 0.
+    start : array, shape (n_models,), optional
+        Ratings to start from, of mean 0. Default: the mean of the prior.
+    tie : float, optional
+        A known tie parameter; by default it is estimated with the ratings.
 
     Notes
     -----
     Memory is that of about ten arrays (n_problems, n_pairs) and three (n_problems, n_models, n_models).
     """
     n_problems = pairs.outcomes.shape[1]
-    has_tie = ties in ("davidson", "rao_kupper")
-    ratings = np.zeros((n_problems, n_models)) if start is None else np.broadcast_to(start, (n_problems, n_models))
-    tie = np.zeros(n_problems)
+    has_tie = ties in ("davidson", "rao_kupper") and tie is None
+    prior = np.zeros(n_models) if prior is None else prior
+    ratings = np.tile(prior if start is None else start, (n_problems, 1))
+    tie = np.full(n_problems, 0.0 if tie is None else tie)
     if has_tie:  # the value that fits the share of ties between equal models
-        share = pairs.outcomes[1].sum(axis=1) / pairs.outcomes.sum(axis=(0, 2))
+        share = np.clip(pairs.outcomes[1].sum(axis=1) / pairs.outcomes.sum(axis=(0, 2)), 1e-9, 1 - 1e-9)
         tie = np.log(2 * share / (1 - share)) if ties == "davidson" else np.log((1 + share) / (1 - share))
 
     def objective(terms: OutcomeTerms, ratings: np.ndarray) -> np.ndarray:
         fit = (pairs.outcomes * terms.log_probability).sum(axis=(0, 2))
-        return fit - prior_strength / 2 * (ratings**2).sum(axis=1)
+        return fit - prior_strength / 2 * ((ratings - prior) ** 2).sum(axis=1)
 
     terms = outcome_terms(pairs, ratings, tie, ties)
     value = objective(terms, ratings)
     converged = np.zeros(n_problems, dtype=bool)
     for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007 (the count is returned)
-        gradient = divergence(pairs, (pairs.outcomes * terms.slope).sum(axis=0), n_models) - prior_strength * ratings
+        gradient = divergence(pairs, (pairs.outcomes * terms.slope).sum(axis=0), n_models)
+        gradient -= prior_strength * (ratings - prior)
         if has_tie:
             tie_gradient = (pairs.outcomes * terms.tie_slope).sum(axis=(0, 2))
             gradient = np.concatenate([gradient, tie_gradient[:, None]], axis=1)
@@ -146,7 +154,7 @@ def solve_ratings(
         for _ in range(40):
             new_ratings = ratings + length[:, None] * step[:, :n_models]
             new_tie = tie + length * step[:, n_models] if has_tie else tie
-            inside = new_tie > 0 if ties == "rao_kupper" else np.ones(n_problems, dtype=bool)
+            inside = new_tie > 0 if has_tie and ties == "rao_kupper" else np.ones(n_problems, dtype=bool)
             new_terms = outcome_terms(pairs, new_ratings, np.where(inside, new_tie, tie), ties)
             new_value = objective(new_terms, new_ratings)
             worse = ~inside | ~(new_value >= value - 1e-12 * np.abs(value))

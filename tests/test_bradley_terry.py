@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import battle_tables
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
@@ -162,7 +162,6 @@ def test_bootstrap_agrees_with_the_sandwich(rng, ties):
 def test_fit_intervals_and_bootstrap_do_not_see_exchange_or_order(battles, data, ties):
     other, _ = exchanged_and_shuffled(data, battles)
     counts, other_counts = count_pairs(battles), count_pairs(other)
-    assume(ties in ("half", "drop") or counts.ties.any())
     first, second = (fit_bradley_terry(c, ties, prior_strength=0.1) for c in (counts, other_counts))
     assert first.ratings.to_numpy().tobytes() == second.ratings.to_numpy().tobytes()
     assert first.interval().to_numpy().tobytes() == second.interval().to_numpy().tobytes()
@@ -175,7 +174,6 @@ def test_fit_intervals_and_bootstrap_do_not_see_exchange_or_order(battles, data,
 @given(battle_tables(), st.sampled_from(TIE_MODELS))
 def test_exchanging_wins_and_losses_negates_the_ratings(battles, ties):
     counts = count_pairs(battles)
-    assume(ties in ("half", "drop") or counts.ties.any())
     mirrored = PairCounts(counts.models, counts.wins.T, counts.ties)
     fits = [fit_bradley_terry(c, ties, prior_strength=0.1).ratings for c in (counts, mirrored)]
     np.testing.assert_allclose(fits[0], -fits[1], atol=1e-9)
@@ -252,7 +250,6 @@ def test_dropping_the_ties_that_hold_models_together_is_refused():
     ("arguments", "message"),
     [
         ({"ties": "elo"}, "ties is 'elo'; use one of half, davidson, rao_kupper, drop"),
-        ({"ties": "davidson"}, "needs battles that were tied"),
         ({"prior_strength": -1.0}, "prior_strength is -1.0"),
         ({"prior_strength": float("nan")}, "prior_strength is nan"),
     ],
@@ -260,6 +257,24 @@ def test_dropping_the_ties_that_hold_models_together_is_refused():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         fit_bradley_terry(counts_of((0, 1, 2), (1, 0, 1)), **arguments)
+
+
+@pytest.mark.parametrize("ties", ["davidson", "rao_kupper"])
+def test_without_ties_the_tie_parameter_is_zero(ties):
+    counts = counts_of((0, 1, 2), (1, 0, 1), (1, 2, 2), (2, 1, 1), (2, 3, 5), (3, 2, 1))
+    fit, plain = fit_bradley_terry(counts, ties), fit_bradley_terry(counts)
+    assert fit.tie == 0 and fit.outcome_probability("w", "x")[1] == 0
+    pd.testing.assert_series_equal(fit.ratings, plain.ratings)
+    assert fit.log_likelihood == pytest.approx(plain.log_likelihood)
+
+
+def test_ties_alone_teach_only_the_half_wins():
+    ties = np.ones((2, 2)) - np.eye(2)
+    counts = PairCounts(("x", "y"), np.zeros((2, 2)), ties)
+    assert fit_bradley_terry(counts).ratings.tolist() == [0, 0]
+    for model in ("davidson", "rao_kupper", "drop"):
+        with pytest.raises(ValueError, match="all battles are ties"):
+            fit_bradley_terry(counts, model)
 
 
 def test_empty_counts_are_refused():
