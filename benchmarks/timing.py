@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def time_in_turn(competitors: dict[str, Callable[[], object]], repeats: int = 5)
 
 def peak_memory_mib(script: str) -> float:
     """Greatest resident memory, MiB, of a fresh Python process that runs `script` and imports nothing else."""
-    measured = script + "\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    # Linux's VmHWM is the process' own; getrusage would report the parent's peak where that is the greater one.
+    measured = script + "\nprint(open('/proc/self/status').read())"
     printed = subprocess.run([sys.executable, "-c", measured], check=True, capture_output=True, text=True).stdout
-    return int(printed.split()[-1]) / 1024
+    return int(re.search(r"VmHWM:\s+(\d+) kB", printed).group(1)) / 1024

@@ -16,7 +16,16 @@ from scipy.special import xlogy
 from scipy.stats import norm
 
 from routing.battles import PairCounts
-from routing.rating_solver import PairSums, divergence, information, laplacian, outcome_terms, pair_sums, solve_ratings
+from routing.rating_solver import (
+    PairSums,
+    divergence,
+    information,
+    laplacian,
+    outcome_terms,
+    pair_sums,
+    solve_linear,
+    solve_ratings,
+)
 from routing.tie_models import TIE_MODELS, OutcomeTerms, outcome_probability
 
 ELO_PER_LOG_ODDS = 400 / np.log(10)
@@ -189,8 +198,8 @@ def _sandwich(pairs: PairSums, terms: OutcomeTerms, n_models: int, has_tie: bool
         cross = divergence(pairs, (pairs.outcomes * terms.slope * terms.tie_slope).sum(axis=0), n_models)[0]
         corner = (pairs.outcomes * terms.tie_slope**2).sum()
         scores = np.block([[scores, cross[:, None]], [cross[None, :], corner]])
-    half = np.linalg.solve(curvature[0], scores)
-    covariance = np.linalg.solve(curvature[0], half.T)[:n_models, :n_models]
+    half = solve_linear(curvature[0], scores)
+    covariance = solve_linear(curvature[0], half.T)[:n_models, :n_models]
     return (covariance + covariance.T) / 2
 
 

@@ -6,14 +6,17 @@ prompt): they differ only in the counts of each pair.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from routing.battles import PairCounts
 from routing.tie_models import OutcomeTerms, davidson_terms, half_win_terms, rao_kupper_terms
 
 MAX_ITERATIONS = 100
+ONE_THREAD_BELOW = 400  # models; threads that share a smaller matrix mostly wait for each other
 STEP_TOLERANCE = 1e-8  # Newton converges quadratically: the step after one this small is below rounding
 
 
@@ -88,6 +91,17 @@ def information(
     return full
 
 
+@functools.cache
+def _linear_algebra() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def solve_linear(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`np.linalg.solve`, on one thread where the matrices are small."""
+    with _linear_algebra().limit(limits=1 if matrix.shape[-1] < ONE_THREAD_BELOW else None, user_api="blas"):
+        return np.linalg.solve(matrix, right)
+
+
 def solve_ratings(
     pairs: PairSums,
     n_models: int,
@@ -145,7 +159,7 @@ def solve_ratings(
             gradient = np.concatenate([gradient, tie_gradient[:, None]], axis=1)
         curvature = information(pairs, terms, n_models, has_tie, prior_strength)
         try:
-            step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
+            step = solve_linear(curvature, gradient[..., None])[..., 0]
         except np.linalg.LinAlgError:  # a separated problem ran off to infinity
             break
         step[converged] = 0.0
