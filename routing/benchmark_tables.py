@@ -71,6 +71,20 @@ class BenchmarkTable:
         """The models' names, in the order of the columns."""
         return tuple(self.quality.columns)
 
+    def battles(self, model_a: str, model_b: str) -> pd.DataFrame:
+        """A battle a prompt between two of the models: the higher score wins, equal scores are a tie.
+
+        Which model is called a says nothing of how an answer was shown: these battles had no judge.
+        """
+        for model in (model_a, model_b):
+            if model not in self.models:
+                raise ValueError(f"benchmark: no model {model!r}; it has {', '.join(self.models)}")
+        sign = np.sign(self.quality[model_a] - self.quality[model_b]).to_numpy().astype(int)
+        winner = np.array(["model_b", "tie", "model_a"], dtype=object)[sign + 1]
+        return pd.DataFrame(
+            {"prompt": self.prompts["prompt"], "model_a": model_a, "model_b": model_b, "winner": winner}
+        )
+
     def select(self, mask: np.ndarray | pd.Series) -> BenchmarkTable:
         """The same benchmark on the prompts at which `mask` (bool, shape (n_prompts,)) is true."""
         mask = np.asarray(mask, dtype=bool)

@@ -589,3 +589,13 @@ def test_damaged_line_is_named(tmp_path):
     path.write_text('{"judge": ["gpt-4"], "model": "x", "question_id": 1, "turn": 1, "score": 1}\n{"judge": \n')
     with pytest.raises(ValueError, match="gpt-4_single.jsonl, line 2: cannot be read as JSON"):
         readers.read_mt_bench_judgements(path)
+
+
+def test_battles_of_a_benchmark_follow_the_scores():
+    table = benchmark_tables.BenchmarkTable(
+        pd.DataFrame({"prompt": ["p", "q", "r"]}), pd.DataFrame({"x": [1.0, 0.5, 0.0], "y": [0.0, 0.5, 1.0]})
+    )
+    assert table.battles("x", "y")["winner"].tolist() == ["model_a", "tie", "model_b"]
+    assert table.battles("y", "x")["winner"].tolist() == ["model_b", "tie", "model_a"]
+    with pytest.raises(ValueError, match="no model 'z'; it has x, y"):
+        table.battles("x", "z")

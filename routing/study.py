@@ -1,0 +1,89 @@
+"""What notebooks 03 to 08 study in each profile: battles to learn from, battles held out, and benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from routing.benchmark_tables import BenchmarkTable, read_gsm8k, read_mmlu, read_mt_bench
+from routing.cross_validation import assign_folds
+from routing.readers import read_arena55k
+from routing.simulate import SimulatedArena, simulate_arena
+from routing.sources import find_files
+
+PAIR = ("gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1")  # strong and weak in RouteLLM's main tables
+SIMULATED_SIZES = {"smoke": (240, 2_000, 120), "quick": (1_600, 16_000, 600)}  # prompts, battles, benchmark prompts
+HELD_OUT_FOLDS = 5  # one of them is held out
+
+
+@dataclass(frozen=True)
+class Study:
+    """Battles and benchmarks of one profile.
+
+    Attributes
+    ----------
+    battles : DataFrame
+        To learn from. Held-out battles are on other prompts.
+    held_out : DataFrame
+    benchmarks : dict of BenchmarkTable
+        "MT-Bench", "MMLU" and "GSM8K", or "simulated"; each has both models of `PAIR`.
+    data : "real" or "simulated"
+    inputs : dict
+        What to tell `Run.record_input`: name to source.
+    arena : SimulatedArena or None
+        Where the data are simulated, their truth,
+    held_out_prompts : DataFrame or None
+        and topic and difficulty of each held-out battle's prompt.
+    """
+
+    battles: pd.DataFrame
+    held_out: pd.DataFrame
+    benchmarks: dict[str, BenchmarkTable]
+    data: str
+    inputs: dict[str, object]
+    arena: SimulatedArena | None = None
+    held_out_prompts: pd.DataFrame | None = None
+
+
+def load_study(profile: str, seed: int) -> Study:
+    """The study of a profile: simulated for "smoke" and "quick", real for "full".
+
+    Raises
+    ------
+    ValueError
+        An unknown profile.
+    FileNotFoundError
+        "full" without the real data; nothing simulated takes its place.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 3]))
+    if profile == "full":
+        battles = read_arena55k()
+        held_out = assign_folds(battles["prompt"].to_numpy(), HELD_OUT_FOLDS, rng) == 0
+        return Study(
+            battles[~held_out].reset_index(drop=True),
+            battles[held_out].reset_index(drop=True),
+            {"MT-Bench": read_mt_bench(), "MMLU": read_mmlu(), "GSM8K": read_gsm8k()},
+            "real",
+            {"arena55k": find_files("arena55k")[0], **{path.name: path for path in find_files("routellm")}},
+        )
+    if profile not in SIMULATED_SIZES:
+        raise ValueError(f"profile is {profile!r}; use one of {', '.join(SIMULATED_SIZES)}, full")
+    n_prompts, n_battles, n_benchmark = SIMULATED_SIZES[profile]
+    arena = simulate_arena(seed)
+    prompts = arena.sample_prompts(n_prompts + n_benchmark, rng)
+    asked, tested = prompts[:n_prompts], prompts[n_prompts:]
+    held_out = assign_folds(asked["prompt"].to_numpy(), HELD_OUT_FOLDS, rng) == 0
+    battles = arena.sample_battles(asked[~held_out], n_battles, rng)
+    held_out_battles = arena.sample_battles(asked[held_out], n_battles // HELD_OUT_FOLDS, rng)
+    benchmark = arena.sample_benchmark(tested, rng)
+    return Study(
+        battles,
+        held_out_battles,
+        {"simulated": benchmark},
+        "simulated",
+        {"simulated battles": battles, "simulated benchmark": benchmark.quality},
+        arena,
+        asked.set_index("prompt").loc[held_out_battles["prompt"]].reset_index(),
+    )
