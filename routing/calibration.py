@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from routing.evaluation import check_columns, refuse_rows
 
@@ -98,3 +98,42 @@ def calibration_table(
             table.append((low, high, n_rows, probability[start:stop].mean(), n_happened / n_rows, *interval))
     names = ["bin_low", "bin_high", "n", "predicted", "observed", "observed_low", "observed_high"]
     return pd.DataFrame(table, columns=names)
+
+
+def compare_log_loss(
+    probabilities: dict[str, np.ndarray], outcome: np.ndarray, reference: str, level: float = 0.95
+) -> pd.DataFrame:
+    """Log-loss of several predictions of the same battles, and how far each lies below that of one of them.
+
+    Parameters
+    ----------
+    probabilities : dict of float arrays, shape (n_battles, 3)
+        As `outcome_log_loss`.
+    outcome : int array, shape (n_battles,)
+    reference : str
+        The one that the others are compared with.
+
+    Returns
+    -------
+    DataFrame
+        A row a prediction: name, log_loss, standard_error, gain (nats a battle that it is better than the reference,
+        paired over battles), low, high (normal interval of the gain), n.
+
+    Raises
+    ------
+    ValueError
+        As `outcome_log_loss`, or an unknown reference.
+    """
+    if reference not in probabilities:
+        raise ValueError(f"reference {reference!r} is none of {', '.join(probabilities)}")
+    outcome = np.asarray(outcome)
+    rows = np.arange(len(outcome))
+    z = norm.ppf((1 + level) / 2)
+    base = np.log(np.asarray(probabilities[reference], dtype=float)[rows, outcome])
+    table = []
+    for name, probability in probabilities.items():
+        loss = outcome_log_loss(probability, outcome)
+        gains = np.sort(np.log(np.asarray(probability, dtype=float)[rows, outcome]) - base)
+        gain, error = gains.mean(), gains.std(ddof=1) / math.sqrt(len(gains))
+        table.append((name, loss.mean, loss.standard_error, gain, gain - z * error, gain + z * error, len(gains)))
+    return pd.DataFrame(table, columns=["name", "log_loss", "standard_error", "gain", "low", "high", "n"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from routing.evaluation import call_curve
 from routing.router import Router
 
 
@@ -63,6 +65,60 @@ def cross_validated_lead(
         if also is not None:
             table, vectors = pd.concat([table, also[0]]), np.concatenate([vectors, also[1]])
         router = make_router().fit(table, vectors)
-        ratings = router.ratings(embeddings[inside])
-        lead[inside] = ratings[:, router.models.index(strong)] - ratings[:, router.models.index(weak)]
+        lead[inside] = router.lead(embeddings[inside], strong, weak)
     return lead
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A router and the embeddings it would see: one of several to choose from."""
+
+    make_router: Callable[[], Router]
+    embeddings: np.ndarray  # (n_battles, width), of the same battles for every candidate
+
+
+def nested_lead(
+    candidates: dict[str, Candidate],
+    battles: pd.DataFrame,
+    folds: np.ndarray,
+    strong: str,
+    weak: str,
+    rng: np.random.Generator,
+    n_inner_folds: int = 4,
+) -> tuple[np.ndarray, list[str]]:
+    """As `cross_validated_lead`, each fold by the candidate that does best within the other folds.
+
+    The best has the greatest area under the call-performance curve of the training battles, each rated by a router
+    that did not learn from it. So no choice has seen the prompts it is judged on.
+
+    Parameters
+    ----------
+    candidates : dict of Candidate
+    battles : DataFrame
+        Battles of `strong` against `weak` alone.
+
+    Returns
+    -------
+    lead : float array, shape (n_battles,), log-odds
+    chosen : list of str
+        The candidate of each fold.
+    """
+    prompts = battles["prompt"].to_numpy()
+    won = battles["winner"].map({"model_a": 1.0, "tie": 0.5, "model_b": 0.0}).to_numpy()
+    score = np.where(battles["model_a"] == strong, won, 1 - won)  # of the strong model
+    lead, chosen = np.empty(len(battles)), []
+    for fold in np.unique(folds):
+        inside = folds == fold
+        table, scores = battles[~inside], score[~inside]
+        inner = assign_folds(prompts[~inside], n_inner_folds, rng)
+        areas = {}
+        for name, candidate in candidates.items():
+            inner_lead = cross_validated_lead(
+                candidate.make_router, table, candidate.embeddings[~inside], inner, strong, weak
+            )
+            areas[name] = call_curve(inner_lead, scores, 1 - scores).apgr()
+        chosen.append(max(areas, key=areas.get))
+        best = candidates[chosen[-1]]
+        router = best.make_router().fit(table, best.embeddings[~inside])
+        lead[inside] = router.lead(best.embeddings[inside], strong, weak)
+    return lead, chosen

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 VECTOR_DTYPE = np.dtype("<f4")  # of a vector in the cache, whatever machine wrote it
@@ -105,6 +106,9 @@ class PromptEncoder:
     revision : str, optional
         Of a hub model the branch, tag or commit (default: the newest). Of a callable the name that its vectors are
         cached under, to be changed whenever the callable does; a callable without one is not cached.
+    n_layers : int, optional
+        Pool the output of this transformer layer and leave out those above it, which are trained to tell what a text
+        says, less than what kind of question it is. Default: all layers. Not for a callable.
 
     Raises
     ------
@@ -119,12 +123,15 @@ class PromptEncoder:
     device: str = "cpu"
     cache: str | Path | bool = True
     revision: str | None = None
+    n_layers: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < 3:
             raise ValueError(f"max_length is {self.max_length}; it is at least 3, since two tokens are special")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it is at least 1")
+        if self.n_layers is not None and callable(self.name):
+            raise ValueError("n_layers is of a model; a callable has none")
         if self.revision is not None and self._folder is not None:
             raise ValueError(f"encoder {self.name}: a folder has no revision but its content; leave revision out")
 
@@ -244,7 +251,8 @@ class PromptEncoder:
         slug = re.sub(r"[^A-Za-z0-9.-]+", "_", str(title))[:60]
         kind = "callable" if callable(self.name) else "model"
         digest = hashlib.sha256(f"{kind} {self._resolved_revision}".encode()).hexdigest()
-        return folder / f"{slug}-{self.max_length}-{digest[:16]}.sqlite"
+        depth = "" if self.n_layers is None else f"-layer{self.n_layers}"
+        return folder / f"{slug}{depth}-{self.max_length}-{digest[:16]}.sqlite"
 
     @cached_property
     def _model(self) -> SentenceTransformer:
@@ -266,7 +274,19 @@ class PromptEncoder:
         if longest is not None and self.max_length > longest:
             raise ValueError(f"max_length is {self.max_length}, but encoder {self.name} takes at most {longest} tokens")
         model.max_seq_length = self.max_length
+        if self.n_layers is not None:
+            _cut_layers(model.transformers_model, self.n_layers, str(self.name))
         return model
+
+
+def _cut_layers(transformer: PreTrainedModel, n_layers: int, name: str) -> None:
+    """Leave only the first layers of a BERT-like transformer, so that its output is theirs."""
+    layers = getattr(getattr(transformer, "encoder", None), "layer", None)
+    if layers is None:
+        raise ValueError(f"encoder {name} keeps its layers elsewhere than a BERT does; leave n_layers out")
+    if not 1 <= n_layers <= len(layers):
+        raise ValueError(f"n_layers is {n_layers}, but encoder {name} has {len(layers)} layers")
+    transformer.encoder.layer = layers[:n_layers]
 
 
 def _hash_folder(folder: Path) -> str:

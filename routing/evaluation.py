@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -307,3 +307,50 @@ def bootstrap_metrics(
         table["difference"] = estimates - estimates[base]
         table["difference_low"], table["difference_high"] = np.quantile(kept - kept[:, base], tails, axis=0)
     return pd.DataFrame({name: values.ravel() for name, values in table.items()}, index=names).reset_index()
+
+
+def describe_limits(
+    quality_strong: np.ndarray, quality_weak: np.ndarray, n_routers: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """What is between the worst and the best router: quality of the two models, the oracle, one random router.
+
+    Returns
+    -------
+    dict
+        prompts, strong, weak (mean quality), oracle_apgr, oracle_cpt50, random_low, random_high (95 % range of the area
+        of one random router, from `n_routers` of them).
+    """
+    oracle = call_curve(oracle_scores(quality_strong, quality_weak), quality_strong, quality_weak)
+    low, high = random_apgr_range(quality_strong, quality_weak, n_routers, rng)
+    return {
+        "prompts": len(quality_strong),
+        "strong": oracle.quality_strong,
+        "weak": oracle.quality_weak,
+        "oracle_apgr": oracle.apgr(),
+        "oracle_cpt50": oracle.cpt(0.5),
+        "random_low": low,
+        "random_high": high,
+    }
+
+
+def bootstrap_curves(
+    scores: dict[str, np.ndarray],
+    quality_strong: np.ndarray,
+    quality_weak: np.ndarray,
+    n_resamples: int,
+    rng: np.random.Generator,
+    n_shares: int = 41,
+) -> pd.DataFrame:
+    """Quality against the share of strong-model calls, with bands from resampled prompts.
+
+    Returns
+    -------
+    DataFrame
+        router, strong_share, estimate, low, high: quality, on the scale between the two models' own means.
+    """
+    metrics = {share: partial(CallCurve.pgr, share=share) for share in np.linspace(0, 1, n_shares)}
+    table = bootstrap_metrics(scores, quality_strong, quality_weak, n_resamples, rng, metrics=metrics)
+    weak, strong = np.mean(quality_weak), np.mean(quality_strong)
+    values = ["estimate", "low", "high"]
+    table[values] = weak + table[values] * (strong - weak)
+    return table.rename(columns={"metric": "strong_share"}).drop(columns="n_excluded")

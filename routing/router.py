@@ -74,7 +74,16 @@ class Router(ABC):
         prompts : sequence of str, or array of embeddings, shape (n_prompts, width)
         """
 
-    def _difference(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
+    def lead(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
+        """Rating of model_a less that of model_b: (n_prompts,), log-odds; what prompts of a pair are ranked by.
+
+        Raises
+        ------
+        RuntimeError
+            The router has not been fitted.
+        ValueError
+            A model it does not rate, or one model against itself.
+        """
         if not hasattr(self, "models"):
             raise RuntimeError(f"this {type(self).__name__} has not been fitted; call fit, or load_router")
         for model in (model_a, model_b):
@@ -87,11 +96,11 @@ class Router(ABC):
 
     def win_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         """P(model_a beats model_b | prompt, no tie): (n_prompts,)."""
-        return expit(self._difference(prompts, model_a, model_b))
+        return expit(self.lead(prompts, model_a, model_b))
 
     def outcome_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         """P(model_a wins), P(tie), P(model_b wins): (n_prompts, 3)."""
-        return outcome_probability(self._difference(prompts, model_a, model_b), "davidson", self.tie)
+        return outcome_probability(self.lead(prompts, model_a, model_b), "davidson", self.tie)
 
     def battle_probability(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> np.ndarray:
         """P(model_a wins), P(tie), P(model_b wins) of each battle: (n_battles, 3).
@@ -142,11 +151,8 @@ class Router(ABC):
         if encoder is not None:
             if callable(encoder.name):
                 raise ValueError("this router's encoder is a function, which no file can hold; use a model's name")
-            settings["encoder"] = {
-                "name": str(encoder.name),
-                "max_length": encoder.max_length,
-                "revision": encoder.revision,
-            }
+            kept = ("max_length", "revision", "n_layers")  # what vectors depend on, beside the model
+            settings["encoder"] = {"name": str(encoder.name)} | {name: getattr(encoder, name) for name in kept}
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:

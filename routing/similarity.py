@@ -90,6 +90,7 @@ class SimilarityRouter(EmbeddingRouter):
         self.tier_ratings = np.zeros(n_tiers)
         self.tier_ratings = self._solve(pairs)[0]
         order = np.argsort(cell, kind="stable")
+        self.battle_prompts = prompts[order]  # for looking at the weights; not saved, as ratings do not need them
         self.battle_vectors, self.battle_cells = np.ascontiguousarray(vectors[order], dtype=np.float32), cell[order]
 
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -122,11 +123,18 @@ class SimilarityRouter(EmbeddingRouter):
         return rated
 
     def weights(self, vectors: np.ndarray) -> np.ndarray:
-        """Weight of each battle for each prompt, the greatest being 1: (n_prompts, n_battles), sorted as the battles.
+        """Weight of each battle for each prompt, the greatest being 1: (n_prompts, n_battles).
+
+        Sorted as `battle_prompts`, the prompts of the battles.
 
         Equal to ``gamma ** (1 + S)`` but for a factor that cancels where there is no prior.
         """
         return self._weigh(vectors @ self.battle_vectors.T)
+
+    def effective_battles(self, vectors: np.ndarray) -> np.ndarray:
+        """How many equally weighted battles each prompt's fit is worth, (sum w)^2 / sum w^2: (n_prompts,)."""
+        weights = self.weights(vectors).astype(float)
+        return weights.sum(axis=1) ** 2 / (weights**2).sum(axis=1)
 
     def _weigh(self, similarity: np.ndarray) -> np.ndarray:
         """Turn cosines into weights, in place."""

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from routing.calibration import calibration_table, outcome_log_loss
+from routing.calibration import calibration_table, compare_log_loss, outcome_log_loss
 
 
 def test_log_loss_of_known_probabilities():
@@ -79,3 +79,18 @@ def test_calibration_refuses():
         calibration_table([0.1, 0.2], np.array([1, 0]))
     with pytest.raises(ValueError, match="n_bins is 0"):
         calibration_table([0.1, 0.2], np.array([True, False]), n_bins=0)
+
+
+def test_gains_are_paired_over_battles():
+    rng = np.random.default_rng(0)
+    truth, outcome = rng.dirichlet(np.ones(3), size=4000), np.empty(4000, dtype=int)
+    for row, p in enumerate(truth):
+        outcome[row] = rng.choice(3, p=p)
+    constant = np.full((4000, 3), 1 / 3)
+    table = compare_log_loss({"constant": constant, "truth": truth}, outcome, "constant").set_index("name")
+    assert table.loc["constant", ["gain", "low", "high"]].tolist() == [0, 0, 0]
+    assert table.loc["truth", "gain"] == pytest.approx(math.log(3) - table.loc["truth", "log_loss"])
+    expected = (truth * np.log(3 * truth)).sum(axis=1).mean()  # the mean Kullback-Leibler divergence
+    assert table.loc["truth", "low"] < expected < table.loc["truth", "high"]
+    with pytest.raises(ValueError, match="reference 'ours' is none of constant, truth"):
+        compare_log_loss({"constant": constant, "truth": truth}, outcome, "ours")

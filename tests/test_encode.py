@@ -457,3 +457,29 @@ def test_torch_is_imported_only_to_encode(minilm, tmp_path):
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert output == "(1, 384) False\n"
+
+
+def test_layers_above_the_last_one_kept_are_left_out(tmp_path):
+    """The mean over tokens of that layer's hidden states, as transformers gives them."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = bundled_model_folder()
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    texts = ["Name the capital of France.", "Prove that there are infinitely many primes, in two ways."]
+    tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = model(**tokens, output_hidden_states=True).hidden_states[4]
+    mask = tokens["attention_mask"][:, :, None]
+    expected = unit_rows(((states * mask).sum(dim=1) / mask.sum(dim=1)).numpy())
+    fourth = PromptEncoder(n_layers=4, cache=tmp_path)
+    np.testing.assert_allclose(fourth.encode(texts), expected, atol=1e-6)
+    assert not np.allclose(PromptEncoder(cache=tmp_path).encode(texts), expected, atol=0.1)
+    np.testing.assert_array_equal(PromptEncoder(n_layers=4, cache=tmp_path).encode(texts), fourth.encode(texts))
+
+
+def test_layers_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match="n_layers is 7, but encoder all-MiniLM-L6-v2 has 6 layers"):
+        PromptEncoder(n_layers=7, cache=False).encode(["text"])
+    with pytest.raises(ValueError, match="a callable has none"):
+        PromptEncoder(len, n_layers=2)

@@ -15,8 +15,10 @@ from routing.benchmark_tables import read_gsm8k, read_mmlu, read_mt_bench
 from routing.evaluation import (
     TENTHS,
     CallCurve,
+    bootstrap_curves,
     bootstrap_metrics,
     call_curve,
+    describe_limits,
     oracle_scores,
     random_apgr_range,
 )
@@ -313,6 +315,22 @@ def test_resamples_without_a_gap_are_left_out_and_counted():
     expected = np.mean([(strong - weak)[list(rows)].sum() <= 0 for rows in draws])  # 0.367 of all resamples
     assert table["n_excluded"][0] / 400 == pytest.approx(expected, abs=0.08)
     assert np.isfinite(table[["estimate", "low", "high"]].to_numpy()).all()
+
+
+def test_curves_run_from_the_weak_to_the_strong_model_with_bands_around_them():
+    scores, strong, weak = random_benchmark(300, 5)
+    rng = np.random.default_rng(0)
+    table = bootstrap_curves({"ours": scores, "constant": np.zeros(300)}, strong, weak, 200, rng, n_shares=5)
+    curve = call_curve(scores, strong, weak)
+    ours = table[table["router"] == "ours"]
+    assert ours["strong_share"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    np.testing.assert_allclose(
+        ours["estimate"], weak.mean() + curve.pgr(ours["strong_share"].to_numpy()) * curve_gap(curve)
+    )
+    assert (ours["low"] <= ours["estimate"]).all() and (ours["estimate"] <= ours["high"]).all()
+    limits = describe_limits(strong, weak, 200, rng)
+    assert limits["prompts"] == 300 and limits["strong"] == strong.mean() and limits["weak"] == weak.mean()
+    assert limits["random_low"] < 0.5 < limits["random_high"] < limits["oracle_apgr"]
 
 
 # --- bad input

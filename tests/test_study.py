@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_router import battles, embed  # noqa: F401 (battles is a fixture)
 
-from routing.cross_validation import assign_folds, cross_validated_lead
+from routing.cross_validation import Candidate, assign_folds, cross_validated_lead, nested_lead
+from routing.evaluation import call_curve
+from routing.paper import compare_with_paper, read_paper_tables
 from routing.router import BradleyTerryRouter
+from routing.similarity import SimilarityRouter
 from routing.study import PAIR, load_study
 
 
@@ -53,6 +56,31 @@ def test_no_prompt_is_rated_by_a_router_that_learned_from_it(battles):  # noqa: 
         assert (lead[folds == fold] == (folds != fold).sum() + 7).all()
 
 
+def gold_battles(rng: np.random.Generator, n: int = 400) -> tuple[pd.DataFrame, np.ndarray]:
+    """Battles that the first coordinate decides and the second does not."""
+    vectors = np.concatenate([rng.normal(size=(n, 2)), np.full((n, 1), 2.0)], axis=1)
+    gain = vectors[:, 0] + 0.5 + 0.3 * rng.normal(size=n)
+    winner = np.where(gain > 0.5, "model_b", np.where(gain > -0.5, "tie", "model_a"))
+    prompts = [f"prompt {number}" for number in range(n)]
+    return pd.DataFrame({"prompt": prompts, "model_a": "ant", "model_b": "bee", "winner": winner}), vectors
+
+
+def test_the_choice_is_made_without_the_prompts_it_is_judged_on(rng):
+    table, vectors = gold_battles(rng)
+    folds = assign_folds(table["prompt"].to_numpy(), 3, rng)
+
+    def make():
+        return SimilarityRouter(gamma=1e4, n_tiers=None, prior_strength=1.0, ties="half")
+
+    blind = vectors * [0.0, 1.0, 1.0]
+    candidates = {"blind": Candidate(make, blind), "seeing": Candidate(make, vectors)}
+    lead, chosen = nested_lead(candidates, table, folds, "bee", "ant", rng)
+    assert chosen == ["seeing"] * 3
+    np.testing.assert_array_equal(lead, cross_validated_lead(make, table, vectors, folds, "bee", "ant"))
+    won = table["winner"].map({"model_b": 1.0, "tie": 0.5, "model_a": 0.0}).to_numpy()
+    assert call_curve(lead, won, 1 - won).apgr() > 0.9
+
+
 def test_a_simulated_study_holds_prompts_out_and_repeats():
     study, again = load_study("smoke", 1), load_study("smoke", 1)
     assert not set(study.battles["prompt"]) & set(study.held_out["prompt"])
@@ -77,3 +105,25 @@ def test_real_data_that_is_missing_is_not_replaced(monkeypatch, tmp_path):
     monkeypatch.setenv("ROUTING_CACHE", str(tmp_path / "cache"))
     with pytest.raises(FileNotFoundError, match="dataset arena55k"):
         load_study("full", 0)
+
+
+def test_the_paper_s_tables_are_there():
+    table = read_paper_tables().set_index(["table", "benchmark", "training_data", "router"])
+    assert table.loc[("1", "MT-Bench", "arena+judge", "matrix_factorization"), "apgr"] == 0.802
+    assert table.loc[("2", "MMLU", "none", "random"), "cpt50"] == pytest.approx(0.5007)
+
+
+def test_each_figure_gets_its_verdict():
+    ours = pd.DataFrame(
+        [
+            ("MMLU", "arena", "similarity_weighting", "apgr_trapezoid", 0.50, 0.49, 0.51),  # the paper: 0.473
+            ("MMLU", "arena", "similarity_weighting", "cpt50", 0.60, 0.57, 0.63),  # 55.82
+            ("MMLU", "arena", "similarity_weighting", "cpt80", 0.80, 0.78, 0.82),  # 80.25
+            ("MMLU", "all", "similarity_weighting", "cpt80", 0.80, 0.78, 0.82),
+            ("MMLU", "arena", "similarity_weighting", "apgr", 0.50, 0.49, 0.51),
+        ],
+        columns=["benchmark", "training_data", "router", "metric", "estimate", "low", "high"],
+    )
+    both = compare_with_paper(ours, *PAIR)
+    assert both["verdict"].tolist() == ["better", "worse", "inside the interval", "not in the paper"]
+    assert both["difference"].iloc[0] == pytest.approx(0.027)

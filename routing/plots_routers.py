@@ -1,0 +1,197 @@
+"""The figures of notebooks 03 to 07: each draws a table, and the table is what `save_figure` writes beside it."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from routing.plots import ROUTER_STYLES, set_title
+
+
+def _errors(part: pd.DataFrame, value: str) -> list[pd.Series]:
+    return [part[value] - part["low"], part["high"] - part[value]]
+
+
+def plot_intervals(table: pd.DataFrame, label: str, title: str, reference: float | None = None) -> Figure:
+    """A point and its interval for each row, top to bottom.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``name``, ``estimate``, ``low``, ``high``.
+    label : str
+        Of the value.
+    reference : float, optional
+        Where a line is drawn that the points are compared with.
+    """
+    figure, axis = plt.subplots(figsize=(8, 0.38 * len(table) + 1.3))
+    position = np.arange(len(table))[::-1]
+    if reference is not None:
+        axis.axvline(reference, color="0.7", linewidth=1)
+    axis.errorbar(table["estimate"], position, xerr=_errors(table, "estimate"), fmt="o", color="C0")
+    for row, values in zip(position, table.itertuples(), strict=True):
+        axis.annotate(f"{values.estimate:.4g}", (values.estimate, row), (0, 5), textcoords="offset points", ha="center")
+    axis.set_yticks(position, table["name"])
+    axis.set_ylim(-0.6, len(table) - 0.3)
+    axis.set(xlabel=label)
+    set_title(figure, title)
+    return figure
+
+
+def plot_lines(
+    table: pd.DataFrame, x: str, y: str, group: str, labels: tuple[str, str], title: str, log_x: bool = False
+) -> Figure:
+    """A line a group, each labelled at its end; with a band where the table has ``low`` and ``high``."""
+    figure, axis = plt.subplots(figsize=(7.5, 4))
+    for number, (name, part) in enumerate(table.groupby(group, sort=False)):
+        style = {"color": f"C{number}", "marker": "os^Dv*"[number % 6], "linestyle": ["-", "--", "-.", ":"][number % 4]}
+        axis.plot(part[x], part[y], **style)
+        if "low" in part:
+            axis.fill_between(part[x], part["low"], part["high"], color=style["color"], alpha=0.15, linewidth=0)
+        last = part.iloc[-1]
+        axis.annotate(
+            str(name), (last[x], last[y]), (7, 0), textcoords="offset points", va="center", color=style["color"]
+        )
+    axis.set(xlabel=labels[0], ylabel=labels[1], xscale="log" if log_x else "linear")
+    low, high = axis.get_xlim()
+    axis.set_xlim(low, high * (high / low) ** 0.35 if log_x else high + 0.3 * (high - low))
+    set_title(figure, title)
+    return figure
+
+
+def plot_neighbours(table: pd.DataFrame, title: str) -> Figure:
+    """Weights of the battles that weigh most for a few prompts.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``prompt``, ``neighbour``, ``similarity``, ``weight``.
+    """
+    prompts = table["prompt"].unique()
+    figure, axes = plt.subplots(len(prompts), 1, figsize=(9, 1.9 * len(prompts) + 0.6), sharex=True)
+    for axis, prompt in zip(np.atleast_1d(axes), prompts, strict=True):
+        part = table[table["prompt"] == prompt].iloc[::-1]
+        axis.barh([text[:60] for text in part["neighbour"]], part["weight"], color="C0")
+        axis.tick_params(axis="y", labelsize=7.5, length=0)
+        axis.set_title(f"for: {prompt[:80]}", fontsize=9)
+    np.atleast_1d(axes)[-1].set(xlabel="weight in the fit (most similar prompt: 1)")
+    set_title(figure, title)
+    return figure
+
+
+def plot_groups(table: pd.DataFrame, labels: tuple[str, str], title: str) -> Figure:
+    """Observed value with interval and predicted value for each group.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``group``, ``predicted``, ``observed``, ``low``, ``high``, sorted as to be shown.
+    labels : of the predicted and of the observed value.
+    """
+    figure, axis = plt.subplots(figsize=(8, 0.32 * len(table) + 1.6))
+    position = np.arange(len(table))[::-1]
+    axis.errorbar(table["observed"], position, xerr=_errors(table, "observed"), fmt="o", color="0.3", label=labels[1])
+    axis.plot(table["predicted"], position, "D", color="C1", label=labels[0])
+    axis.set_yticks(position, table["group"])
+    axis.set(xlabel="expected score of the strong model against the weak one (a tie is one half)")
+    figure.legend(loc="outside lower center", ncols=2)
+    set_title(figure, title)
+    return figure
+
+
+def plot_learning_curve(table: pd.DataFrame, title: str) -> Figure:
+    """Loss on training and on held-out battles by epoch, a thin line a seed.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``epoch``, ``seed``, ``training``, ``held_out``: nats a battle.
+    """
+    figure, axis = plt.subplots(figsize=(7, 4))
+    for number, column in enumerate(("training", "held_out")):
+        for _, part in table.groupby("seed"):
+            axis.plot(part["epoch"], part[column], color=f"C{number}", alpha=0.35, linewidth=1)
+        mean = table.groupby("epoch")[column].mean()
+        axis.plot(mean.index, mean, ["-", "--"][number], color=f"C{number}")
+        axis.annotate(
+            column.replace("_", " "),
+            (mean.index[-1], mean.iloc[-1]),
+            (7, 0),
+            textcoords="offset points",
+            va="center",
+            color=f"C{number}",
+        )
+    axis.set(xlabel="epoch (0: the leaderboard)", ylabel="log-loss (nats a battle)")
+    axis.margins(x=0.16)
+    set_title(figure, title)
+    return figure
+
+
+def plot_model_map(table: pd.DataFrame, title: str) -> Figure:
+    """Models in the plane of their two main prompt-dependent directions, coloured by rating.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``model``, ``first``, ``second``, ``rating_elo``.
+    """
+    figure, axis = plt.subplots(figsize=(8, 5.5))
+    points = axis.scatter(table["first"], table["second"], c=table["rating_elo"], cmap="cividis", s=30)
+    figure.colorbar(points, label="mean rating (Elo points)")
+    extreme = set(table["first"].abs().nlargest(10).index) | set(table["second"].abs().nlargest(10).index)
+    for row in table.loc[sorted(extreme)].itertuples():
+        axis.annotate(row.model, (row.first, row.second), (4, 3), textcoords="offset points", fontsize=7.5)
+    axis.set(xlabel="first direction", ylabel="second direction")
+    axis.margins(x=0.15)
+    set_title(figure, title)
+    return figure
+
+
+def plot_calibration(tables: dict[str, pd.DataFrame], title: str) -> Figure:
+    """Reliability: predicted against observed frequency, with intervals; a router a line."""
+    figure, axis = plt.subplots(figsize=(5.6, 4.8))
+    axis.plot([0, 1], [0, 1], color="0.7", zorder=0)
+    for name, table in tables.items():
+        error = [table["observed"] - table["observed_low"], table["observed_high"] - table["observed"]]
+        style = ROUTER_STYLES[name]
+        axis.errorbar(table["predicted"], table["observed"], yerr=error, label=name.replace("_", " "), **style)
+    axis.set(xlabel="predicted probability that model a wins", ylabel="observed share")
+    figure.legend(loc="outside lower center", ncols=2)
+    set_title(figure, title)
+    return figure
+
+
+def _draw_curves(axis: Axes, table: pd.DataFrame, units: str) -> None:
+    for name, part in table.groupby("router", sort=False):
+        style = {**ROUTER_STYLES[name], "marker": None}
+        axis.plot(100 * part["strong_share"], part["estimate"], label=name.replace("_", " "), **style)
+        if name not in ("oracle", "random"):
+            axis.fill_between(
+                100 * part["strong_share"], part["low"], part["high"], color=style["color"], alpha=0.12, linewidth=0
+            )
+    axis.axhline(table.attrs["quality_strong"], color="0.8", linewidth=0.8, zorder=0)
+    axis.axhline(table.attrs["quality_weak"], color="0.8", linewidth=0.8, zorder=0)
+    axis.set(xlabel="calls to the strong model (%)", ylabel=units)
+
+
+def plot_call_curves(tables: dict[str, pd.DataFrame], units: dict[str, str], title: str) -> Figure:
+    """Quality against the share of calls to the strong model, a panel a benchmark, with bootstrap bands.
+
+    Parameters
+    ----------
+    tables : dict of DataFrame
+        ``router``, ``strong_share``, ``estimate``, ``low``, ``high``; attrs ``quality_strong``, ``quality_weak``.
+    units : dict
+        Label of each benchmark's quality.
+    """
+    figure, axes = plt.subplots(1, len(tables), figsize=(4.3 * len(tables) + 0.5, 4.4), squeeze=False)
+    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+        _draw_curves(axis, table, units[name])
+        axis.set_title(name, fontsize=10)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    set_title(figure, title)
+    return figure
