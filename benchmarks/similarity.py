@@ -81,7 +81,7 @@ def measure(width: int, rng: np.random.Generator) -> pd.DataFrame:
     router = SimilarityRouter(n_tiers=N_TIERS, ties="half").fit(battles, vectors)
     queries = make_vectors(4 * BATCH, width, rng)
 
-    # The peer sees each battle as we do: between tiers, in our rows; those within a tier, which it gets wrong, left out.
+    # The peer sees each battle as we do, those within a tier, which it gets wrong, left out.
     ordered = canonical_order(battles)
     tier_of = dict(zip(router.models, router.model_tier, strict=True))
     tiers = ordered.assign(model_a=ordered["model_a"].map(tier_of), model_b=ordered["model_b"].map(tier_of))
