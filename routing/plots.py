@@ -9,11 +9,14 @@ from __future__ import annotations
 import io
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -22,6 +25,7 @@ from routing.provenance import check_data_kind, write_atomically
 DPI = 150
 CHARACTERS_PER_INCH = 12  # of a title at 11 points
 DATA_LABEL = "routing-data-label"
+LABEL_HEIGHT = 12.0  # points that a label at a line's end takes
 
 # seaborn's "colorblind" palette, with black and grey for the two baselines that frame every comparison
 ROUTER_STYLES: dict[str, dict[str, object]] = {
@@ -64,6 +68,28 @@ def set_title(figure: Figure, title: str) -> None:
     """A sentence as title, from the figure's left edge, broken into lines that its width holds."""
     lines = textwrap.fill(title, int(figure.get_figwidth() * CHARACTERS_PER_INCH))
     figure.suptitle(lines, x=0.01, ha="left", fontsize=11)
+
+
+def label_line_ends(axis: Axes, ends: Sequence[tuple[float, float, str, object]]) -> None:
+    """A text right of the last point of each line, in its colour; texts that would touch are moved apart.
+
+    Parameters
+    ----------
+    axis : Axes
+        With its final limits.
+    ends : sequence of (x, y, text, colour)
+        x and y in data units.
+    """
+    points = axis.transData.transform([(x, y) for x, y, _, _ in ends])[:, 1] * 72 / axis.figure.dpi
+    order = np.argsort(points, kind="stable")
+    heights = points[order]
+    for _ in range(100):  # each pass moves two that are too close by half of what they lack
+        lack = np.maximum(LABEL_HEIGHT - np.diff(heights), 0) / 2
+        heights = heights - np.append(lack, 0) + np.append(0, lack)
+    for height, number in zip(heights, order, strict=True):
+        x, y, text, color = ends[number]
+        style = {"textcoords": "offset points", "va": "center", "color": color, "fontsize": 9}
+        axis.annotate(text, (x, y), (7, height - points[number]), annotation_clip=False, **style)
 
 
 def _label_data(figure: Figure, data: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from routing.plots import ROUTER_STYLES, set_title
+from routing.plots import ROUTER_STYLES, label_line_ends, set_title
 
 
 def _errors(part: pd.DataFrame, value: str) -> list[pd.Series]:
@@ -46,18 +48,15 @@ def plot_lines(
 ) -> Figure:
     """A line a group, each labelled at its end; with a band where the table has ``low`` and ``high``."""
     figure, axis = plt.subplots(figsize=(7.5, 4))
+    ends = []
     for number, (name, part) in enumerate(table.groupby(group, sort=False)):
         style = {"color": f"C{number}", "marker": "os^Dv*"[number % 6], "linestyle": ["-", "--", "-.", ":"][number % 4]}
         axis.plot(part[x], part[y], **style)
         if "low" in part:
             axis.fill_between(part[x], part["low"], part["high"], color=style["color"], alpha=0.15, linewidth=0)
-        last = part.iloc[-1]
-        axis.annotate(
-            str(name), (last[x], last[y]), (7, 0), textcoords="offset points", va="center", color=style["color"]
-        )
+        ends.append((part[x].iloc[-1], part[y].iloc[-1], str(name), style["color"]))
     axis.set(xlabel=labels[0], ylabel=labels[1], xscale="log" if log_x else "linear")
-    low, high = axis.get_xlim()
-    axis.set_xlim(low, high * (high / low) ** 0.35 if log_x else high + 0.3 * (high - low))
+    label_line_ends(axis, ends)
     set_title(figure, title)
     return figure
 
@@ -74,9 +73,10 @@ def plot_neighbours(table: pd.DataFrame, title: str) -> Figure:
     figure, axes = plt.subplots(len(prompts), 1, figsize=(9, 1.9 * len(prompts) + 0.6), sharex=True)
     for axis, prompt in zip(np.atleast_1d(axes), prompts, strict=True):
         part = table[table["prompt"] == prompt].iloc[::-1]
-        axis.barh([text[:60] for text in part["neighbour"]], part["weight"], color="C0")
+        axis.barh(range(len(part)), part["weight"], color="C0")
+        axis.set_yticks(range(len(part)), [textwrap.shorten(text, 64, placeholder=" …") for text in part["neighbour"]])
         axis.tick_params(axis="y", labelsize=7.5, length=0)
-        axis.set_title(f"for: {prompt[:80]}", fontsize=9)
+        axis.set_title(f"for: {textwrap.shorten(prompt, 90, placeholder=' …')}", fontsize=9)
     np.atleast_1d(axes)[-1].set(xlabel="weight in the fit (most similar prompt: 1)")
     set_title(figure, title)
     return figure
@@ -111,21 +111,15 @@ def plot_learning_curve(table: pd.DataFrame, title: str) -> Figure:
         ``epoch``, ``seed``, ``training``, ``held_out``: nats a battle.
     """
     figure, axis = plt.subplots(figsize=(7, 4))
+    ends = []
     for number, column in enumerate(("training", "held_out")):
         for _, part in table.groupby("seed"):
             axis.plot(part["epoch"], part[column], color=f"C{number}", alpha=0.35, linewidth=1)
         mean = table.groupby("epoch")[column].mean()
         axis.plot(mean.index, mean, ["-", "--"][number], color=f"C{number}")
-        axis.annotate(
-            column.replace("_", " "),
-            (mean.index[-1], mean.iloc[-1]),
-            (7, 0),
-            textcoords="offset points",
-            va="center",
-            color=f"C{number}",
-        )
+        ends.append((mean.index[-1], mean.iloc[-1], column.replace("_", " "), f"C{number}"))
     axis.set(xlabel="epoch (0: the leaderboard)", ylabel="log-loss (nats a battle)")
-    axis.margins(x=0.16)
+    label_line_ends(axis, ends)
     set_title(figure, title)
     return figure
 

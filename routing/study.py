@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from routing.benchmark_tables import BenchmarkTable, read_gsm8k, read_mmlu, read_mt_bench
 from routing.cross_validation import assign_folds
@@ -87,3 +88,34 @@ def load_study(profile: str, seed: int) -> Study:
         arena,
         asked.set_index("prompt").loc[held_out_battles["prompt"]].reset_index(),
     )
+
+
+def score_by_kind(
+    benchmarks: dict[str, BenchmarkTable], predicted: dict[str, np.ndarray], level: float = 0.95
+) -> pd.DataFrame:
+    """Score of the strong against the weak model of `PAIR` on each kind of prompt: predicted, and as graded.
+
+    A kind is a topic, category or subject of a benchmark that has them, else the whole benchmark. A tie is half.
+
+    Parameters
+    ----------
+    predicted : dict of float array, shape (n_prompts, 3)
+        Of each benchmark: P(strong wins), P(tie), P(weak wins).
+
+    Returns
+    -------
+    DataFrame
+        A row a kind: group, predicted, observed (means), n, low, high (normal interval of the observed mean; missing
+        for a single prompt).
+    """
+    parts = []
+    for name, table in benchmarks.items():
+        known = [column for column in ("topic", "category", "subject") if column in table.prompts]
+        group = name + ": " + table.prompts[known[0]] if known else pd.Series(name, index=table.prompts.index)
+        observed = table.battles(*PAIR)["winner"].map({"model_a": 1.0, "tie": 0.5, "model_b": 0.0})
+        score = predicted[name][:, 0] + predicted[name][:, 1] / 2
+        parts.append(pd.DataFrame({"group": group, "predicted": score, "observed": observed}))
+    kinds = pd.concat(parts).groupby("group")
+    table = kinds.mean().assign(n=kinds.size())
+    width = norm.ppf((1 + level) / 2) * kinds["observed"].std() / np.sqrt(table["n"])
+    return table.assign(low=table["observed"] - width, high=table["observed"] + width).reset_index()

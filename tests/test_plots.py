@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from routing.plots import DATA_LABEL, ROUTER_STYLES, save_figure, set_style
+from routing.plots import DATA_LABEL, ROUTER_STYLES, label_line_ends, save_figure, set_style
 
 TABLE = pd.DataFrame({"calls": [0.0, 0.5, 1.0], "quality": [1 / 3, 2 / 3, 1.0], "n": [1, 2, 3]})
 
@@ -90,6 +91,20 @@ def test_what_a_figure_cannot_show_is_refused(tmp_path):
     with pytest.raises(ValueError, match="data is 'made up'"):
         save_figure(draw(), TABLE, "curve", tmp_path, "made up")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_at_line_ends_do_not_touch_and_keep_their_order():
+    figure, axis = plt.subplots()
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    heights = [0.5, 0.501, 0.2, 0.502]
+    label_line_ends(axis, [(1.0, y, f"line {y}", "k") for y in heights])
+    figure.canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in axis.texts}
+    ordered = [boxes[f"line {y}"] for y in sorted(heights)]
+    assert all(below.ymax <= above.ymin for below, above in zip(ordered, ordered[1:], strict=False))
+    (alone,) = axis.transData.transform([(1.0, 0.2)])
+    assert abs((boxes["line 0.2"].ymin + boxes["line 0.2"].ymax) / 2 - alone[1]) < 3
+    plt.close(figure)
 
 
 def test_no_two_routers_share_a_colour_a_marker_or_a_line():

@@ -14,7 +14,7 @@ from routing.evaluation import call_curve
 from routing.paper import compare_with_paper, read_paper_tables
 from routing.router import BradleyTerryRouter
 from routing.similarity import SimilarityRouter
-from routing.study import PAIR, load_study
+from routing.study import PAIR, load_study, score_by_kind
 
 
 @given(st.lists(st.text(max_size=3), min_size=4, max_size=60), st.integers(0, 2**32 - 1))
@@ -127,3 +127,21 @@ def test_each_figure_gets_its_verdict():
     both = compare_with_paper(ours, *PAIR)
     assert both["verdict"].tolist() == ["better", "worse", "inside the interval", "not in the paper"]
     assert both["difference"].iloc[0] == pytest.approx(0.027)
+
+
+def test_scores_by_kind_are_means_with_intervals():
+    study = load_study("smoke", 1)
+    table = study.benchmarks["simulated"]
+    n = len(table.prompts)
+    predicted = np.tile([0.5, 0.2, 0.3], (n, 1))
+    kinds = score_by_kind(study.benchmarks, {"simulated": predicted}).set_index("group")
+    assert set(kinds.index) == {f"simulated: {topic}" for topic in table.prompts["topic"]}
+    np.testing.assert_allclose(kinds["predicted"], 0.6)
+    topic = table.prompts["topic"].iloc[0]
+    rows = (table.prompts["topic"] == topic).to_numpy()
+    gain = (table.quality[PAIR[0]] - table.quality[PAIR[1]])[rows]
+    wins = np.where(gain > 0, 1.0, np.where(gain < 0, 0.0, 0.5))
+    kind = kinds.loc[f"simulated: {topic}"]
+    assert kind["n"] == rows.sum() and kind["observed"] == pytest.approx(wins.mean())
+    half = 1.959964 * wins.std(ddof=1) / np.sqrt(rows.sum())
+    assert (kind["low"], kind["high"]) == pytest.approx((wins.mean() - half, wins.mean() + half))
