@@ -77,6 +77,31 @@ class Candidate:
     embeddings: np.ndarray  # (n_battles, width), of the same battles for every candidate
 
 
+def choose_candidate(
+    candidates: dict[str, Candidate], battles: pd.DataFrame, folds: np.ndarray, strong: str, weak: str
+) -> tuple[str, dict[str, float]]:
+    """The candidate that orders battles best which it did not learn from, and how well each does.
+
+    The best has the greatest area under the call-performance curve of the battles, each rated by a router fitted to
+    the other folds: the mean score of a prompt's choice over all shares of calls to `strong`.
+
+    Parameters
+    ----------
+    candidates : dict of Candidate
+        With embeddings of these battles.
+    battles : DataFrame
+        Battles of `strong` against `weak` alone.
+    """
+    won = battles["winner"].map({"model_a": 1.0, "tie": 0.5, "model_b": 0.0}).to_numpy()
+    score = np.where(battles["model_a"] == strong, won, 1 - won)  # of the strong model
+    areas = {}
+    for name, candidate in candidates.items():
+        lead = cross_validated_lead(candidate.make_router, battles, candidate.embeddings, folds, strong, weak)
+        curve = call_curve(lead, score, 1 - score)
+        areas[name] = float(np.trapezoid(curve.quality, curve.strong_share))  # unlike APGR without a gap too
+    return max(areas, key=areas.__getitem__), areas
+
+
 def nested_lead(
     candidates: dict[str, Candidate],
     battles: pd.DataFrame,
@@ -88,14 +113,12 @@ def nested_lead(
 ) -> tuple[np.ndarray, list[str]]:
     """As `cross_validated_lead`, each fold by the candidate that does best within the other folds.
 
-    The best has the greatest area under the call-performance curve of the training battles, each rated by a router
-    that did not learn from it. So no choice has seen the prompts it is judged on.
+    So no choice has seen the prompts it is judged on.
 
     Parameters
     ----------
-    candidates : dict of Candidate
-    battles : DataFrame
-        Battles of `strong` against `weak` alone.
+    candidates, battles
+        As `choose_candidate`.
 
     Returns
     -------
@@ -104,20 +127,13 @@ def nested_lead(
         The candidate of each fold.
     """
     prompts = battles["prompt"].to_numpy()
-    won = battles["winner"].map({"model_a": 1.0, "tie": 0.5, "model_b": 0.0}).to_numpy()
-    score = np.where(battles["model_a"] == strong, won, 1 - won)  # of the strong model
     lead, chosen = np.empty(len(battles)), []
     for fold in np.unique(folds):
         inside = folds == fold
-        table, scores = battles[~inside], score[~inside]
+        table = battles[~inside]
         inner = assign_folds(prompts[~inside], n_inner_folds, rng)
-        areas = {}
-        for name, candidate in candidates.items():
-            inner_lead = cross_validated_lead(
-                candidate.make_router, table, candidate.embeddings[~inside], inner, strong, weak
-            )
-            areas[name] = call_curve(inner_lead, scores, 1 - scores).apgr()
-        chosen.append(max(areas, key=areas.get))
+        learned = {name: Candidate(item.make_router, item.embeddings[~inside]) for name, item in candidates.items()}
+        chosen.append(choose_candidate(learned, table, inner, strong, weak)[0])
         best = candidates[chosen[-1]]
         router = best.make_router().fit(table, best.embeddings[~inside])
         lead[inside] = router.lead(best.embeddings[inside], strong, weak)

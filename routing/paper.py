@@ -10,6 +10,10 @@ import pandas as pd
 BENCHMARK_NAMES = {"mt_bench": "MT-Bench", "mmlu": "MMLU", "gsm8k": "GSM8K"}
 ROUTER_NAMES = {"similarity_weighted": "similarity_weighting"}
 
+# Dollars per million tokens, input and output averaged, and mean tokens of a call (95 in, 264 out).
+PRICE_STRONG_USD, PRICE_WEAK_USD = 24.7, 0.24
+TOKENS_PER_CALL = 95 + 264
+
 
 def read_paper_tables() -> pd.DataFrame:
     """Tables 1 to 4 of the paper, a row a router.
@@ -26,6 +30,12 @@ def read_paper_tables() -> pd.DataFrame:
     return table.assign(
         benchmark=table["benchmark"].replace(BENCHMARK_NAMES), router=table["router"].replace(ROUTER_NAMES), **shares
     )
+
+
+def calls_cost_usd(strong_share: float | np.ndarray) -> float | np.ndarray:
+    """Dollars a call, on average, where `strong_share` of the calls go to GPT-4 and the others to Mixtral."""
+    per_million = strong_share * PRICE_STRONG_USD + (1 - strong_share) * PRICE_WEAK_USD
+    return TOKENS_PER_CALL * per_million / 1e6
 
 
 def compare_with_paper(ours: pd.DataFrame, strong: str, weak: str) -> pd.DataFrame:

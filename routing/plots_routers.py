@@ -1,4 +1,4 @@
-"""The figures of notebooks 03 to 07: each draws a table, and the table is what `save_figure` writes beside it."""
+"""The figures of notebooks 03 to 06: each draws a table, and the table is what `save_figure` writes beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routing.plots import ROUTER_STYLES, label_line_ends, set_title
@@ -154,38 +153,5 @@ def plot_calibration(tables: dict[str, pd.DataFrame], title: str) -> Figure:
         axis.errorbar(table["predicted"], table["observed"], yerr=error, label=name.replace("_", " "), **style)
     axis.set(xlabel="predicted probability that model a wins", ylabel="observed share")
     figure.legend(loc="outside lower center", ncols=2)
-    set_title(figure, title)
-    return figure
-
-
-def _draw_curves(axis: Axes, table: pd.DataFrame, units: str) -> None:
-    for name, part in table.groupby("router", sort=False):
-        style = {**ROUTER_STYLES[name], "marker": None}
-        axis.plot(100 * part["strong_share"], part["estimate"], label=name.replace("_", " "), **style)
-        if name not in ("oracle", "random"):
-            axis.fill_between(
-                100 * part["strong_share"], part["low"], part["high"], color=style["color"], alpha=0.12, linewidth=0
-            )
-    axis.axhline(table.attrs["quality_strong"], color="0.8", linewidth=0.8, zorder=0)
-    axis.axhline(table.attrs["quality_weak"], color="0.8", linewidth=0.8, zorder=0)
-    axis.set(xlabel="calls to the strong model (%)", ylabel=units)
-
-
-def plot_call_curves(tables: dict[str, pd.DataFrame], units: dict[str, str], title: str) -> Figure:
-    """Quality against the share of calls to the strong model, a panel a benchmark, with bootstrap bands.
-
-    Parameters
-    ----------
-    tables : dict of DataFrame
-        ``router``, ``strong_share``, ``estimate``, ``low``, ``high``; attrs ``quality_strong``, ``quality_weak``.
-    units : dict
-        Label of each benchmark's quality.
-    """
-    figure, axes = plt.subplots(1, len(tables), figsize=(4.3 * len(tables) + 0.5, 4.4), squeeze=False)
-    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
-        _draw_curves(axis, table, units[name])
-        axis.set_title(name, fontsize=10)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5)
     set_title(figure, title)
     return figure
