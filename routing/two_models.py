@@ -16,7 +16,7 @@ from routing.benchmark_tables import BenchmarkTable
 from routing.encode import PromptEncoder
 from routing.evaluation import METRICS, CallCurve, bootstrap_metrics, call_curve, oracle_scores
 from routing.factorization import MatrixFactorizationRouter
-from routing.paper import calls_cost_usd
+from routing.paper import PUBLISHED_SETS, calls_cost_usd, read_paper_tables
 from routing.readers import read_mt_bench_judgements
 from routing.router import Router
 from routing.similarity import SimilarityRouter
@@ -25,6 +25,7 @@ from routing.training_sets import TrainingSets
 
 PRIOR = 0.1  # so little that only a model without a win is held; the paper drops none of its 64
 COMMERCIAL_ROUTERS = ("martian", "unify")  # graded on MT-Bench by RouteLLM like models
+EARLIER_PAIR = ("claude-3-opus-20240229", "Meta-Llama-3-8B-Instruct-Normal")  # as the MT-Bench grades name them
 RATES = {"full": 3e-4}  # of matrix factorization: the paper's, on as many battles; elsewhere ten times as much
 
 
@@ -210,6 +211,23 @@ def highest_similarity(queries: np.ndarray, known: np.ndarray, block: int = 1024
     return np.concatenate([part.max(axis=1) for part in parts])
 
 
+def pick_published(leads: Leads) -> dict[Key, np.ndarray]:
+    """The leads that the paper's figures show: of each benchmark one training set ("arena+gold" for another)."""
+    return {
+        key: lead for key, lead in leads.items() if key.training_data == PUBLISHED_SETS.get(key.benchmark, "arena+gold")
+    }
+
+
+def _mt_bench_scores(question_ids: Sequence[int], judge: str) -> pd.DataFrame:
+    """Mean of two turns of every public model, (n_models, n_questions), that a judge graded in full."""
+    grades = read_mt_bench_judgements()
+    grades = grades[grades["public_model"] & (grades["judge"] == judge)]
+    scores = grades.groupby(["model", "repository", "question_id"])["score"].agg(["mean", "size"]).reset_index()
+    scores = scores[scores["question_id"].isin(question_ids) & (scores["size"] == 2)]
+    scores = scores.pivot_table(index=["model", "repository"], columns="question_id", values="mean")
+    return scores.reindex(columns=question_ids).dropna().groupby(level="model").first()
+
+
 def other_pairs(lead: np.ndarray, question_ids: Sequence[int], judge: str = "gpt-4") -> pd.DataFrame:
     """APGR on MT-Bench of one router for every pair of other models, without learning anything about them.
 
@@ -228,13 +246,7 @@ def other_pairs(lead: np.ndarray, question_ids: Sequence[int], judge: str = "gpt
     DataFrame, a row an ordered pair whose strong model is the better on average
         strong, weak, strong_score, weak_score, apgr.
     """
-    grades = read_mt_bench_judgements()
-    single = ~grades["model"].isin(COMMERCIAL_ROUTERS)
-    grades = grades[grades["public_model"] & (grades["judge"] == judge) & single]
-    scores = grades.groupby(["model", "repository", "question_id"])["score"].agg(["mean", "size"]).reset_index()
-    scores = scores[scores["question_id"].isin(question_ids) & (scores["size"] == 2)]
-    scores = scores.pivot_table(index=["model", "repository"], columns="question_id", values="mean")
-    scores = scores.reindex(columns=question_ids).dropna().groupby(level="model").first()
+    scores = _mt_bench_scores(question_ids, judge).drop(index=list(COMMERCIAL_ROUTERS), errors="ignore")
     rows = []
     for strong in scores.index:
         for weak in scores.index:
@@ -243,3 +255,47 @@ def other_pairs(lead: np.ndarray, question_ids: Sequence[int], judge: str = "gpt
                 apgr = call_curve(lead, q_strong, q_weak).apgr()
                 rows.append((strong, weak, q_strong.mean(), q_weak.mean(), apgr))
     return pd.DataFrame(rows, columns=["strong", "weak", "strong_score", "weak_score", "apgr"])
+
+
+def earlier_pair(
+    leads: Leads, table: BenchmarkTable, n_resamples: int, rng: np.random.Generator, judge: str = "gpt-4"
+) -> pd.DataFrame:
+    """Claude 3 Opus and Llama 3 8B, the other pair of the paper's first versions, routed by leads for `PAIR`.
+
+    Returns
+    -------
+    DataFrame
+        training_data, router, metric (as the paper measures), estimate, low, high, paper (missing where there is none).
+    """
+    scores = _mt_bench_scores(table.prompts["question_id"].tolist(), judge)
+    quality = [scores.loc[name].to_numpy() for name in EARLIER_PAIR]
+    of_benchmark = {key: lead for key, lead in leads.items() if key.benchmark == "MT-Bench"}
+    names = {f"{key.training_data}/{key.router}": lead for key, lead in of_benchmark.items()}
+    ours = bootstrap_metrics(names, *quality, n_resamples, rng)
+    ours[["training_data", "router"]] = ours["router"].str.split("/", expand=True)
+    paper = read_paper_tables().rename(columns={"apgr": "apgr_trapezoid"})
+    paper = paper[(paper["strong"] == "claude-3-opus") & (paper["weak"] == "llama-3-8b")]
+    keys = ["training_data", "router"]
+    paper = paper.melt(keys, ["cpt50", "cpt80", "apgr_trapezoid"], "metric", "paper")
+    ours = ours[ours["metric"].isin(paper["metric"])].merge(paper, how="left", on=[*keys, "metric"])
+    return ours[[*keys, "metric", "estimate", "low", "high", "paper"]]
+
+
+def commercial_points(scores: Mapping[str, np.ndarray], table: BenchmarkTable) -> pd.DataFrame:
+    """Share of calls to the strong model at which each router first has the MT-Bench score of a commercial one.
+
+    Returns
+    -------
+    DataFrame with columns commercial, score, router, strong_share (missing where the curve never gets there)
+    """
+    grades = read_mt_bench_judgements()
+    grades = grades[grades["question_id"].isin(table.prompts["question_id"])]
+    rows = []
+    for name in COMMERCIAL_ROUTERS:  # the published grades of one lack a turn; its question counts with the other
+        wanted = float(grades[grades["model"] == name].groupby("question_id")["score"].mean().mean())
+        for router, score in scores.items():
+            curve = call_curve(score, *pair_quality(table))
+            level = (wanted - curve.quality_weak) / (curve.quality_strong - curve.quality_weak)
+            reached = level <= curve.recovered.max()
+            rows.append((name, wanted, router, curve.cpt(max(level, 0.0)) if reached else np.nan))
+    return pd.DataFrame(rows, columns=["commercial", "score", "router", "strong_share"])

@@ -11,7 +11,7 @@ from test_router import battles, embed  # noqa: F401 (battles is a fixture)
 
 from routing.cross_validation import Candidate, assign_folds, cross_validated_lead, nested_lead
 from routing.evaluation import call_curve
-from routing.paper import compare_with_paper, read_paper_tables
+from routing.paper import compare_with_paper, read_paper_tables, write_comparison
 from routing.router import BradleyTerryRouter
 from routing.similarity import SimilarityRouter
 from routing.study import PAIR, load_study, score_by_kind
@@ -127,6 +127,28 @@ def test_each_figure_gets_its_verdict():
     both = compare_with_paper(ours, *PAIR)
     assert both["verdict"].tolist() == ["better", "worse", "inside the interval", "not in the paper"]
     assert both["difference"].iloc[0] == pytest.approx(0.027)
+
+
+def test_the_comparison_is_written_with_every_cell(tmp_path):
+    metrics = {"apgr_trapezoid": (0.50, 0.49, 0.51), "cpt50": (0.60, 0.57, 0.63), "cpt80": (0.80, 0.78, 0.82)}
+    ours = pd.DataFrame(
+        [("MMLU", data, "similarity_weighting", metric, *values)
+         for data in ("arena", "all") for metric, values in metrics.items()],
+        columns=["benchmark", "training_data", "router", "metric", "estimate", "low", "high"],
+    )  # fmt: skip
+    write_comparison(compare_with_paper(ours, *PAIR), "real", tmp_path / "tables")
+    table = pd.read_csv(tmp_path / "tables" / "paper_vs_ours.csv").set_index(["training_data", "metric"])
+    assert len(table) == 6
+    assert table["known_cause"].notna().tolist() == [True, True, False, False, False, False]
+    text = (tmp_path / "tables" / "paper_vs_ours.md").read_text(encoding="utf-8")
+    assert (
+        "| 0.473; 0.500 [0.490, 0.510], better | 55.8; 60.0 [57.0, 63.0], worse | 80.2; 80.0 [78.0, 82.0], inside"
+        in text
+    )
+    assert (
+        "| MMLU | all | similarity weighting | 0.500 [0.490, 0.510] | 60.0 [57.0, 63.0] | 80.0 [78.0, 82.0] |  |"
+        in text
+    )
 
 
 def test_scores_by_kind_are_means_with_intervals():

@@ -12,13 +12,18 @@ from routing.study import PAIR, load_study
 from routing.training_sets import training_sets
 from routing.two_models import (
     Key,
+    commercial_points,
+    cost_table,
     curve_table,
+    earlier_pair,
     embedding_leads,
     evaluate_leads,
     highest_similarity,
     measure_both_ways,
     other_pairs,
     pair_quality,
+    pick_published,
+    similarity_table,
 )
 
 
@@ -112,3 +117,50 @@ def test_other_pairs_are_public_models_that_one_kind_of_judge_graded_in_full(rng
     assert {*PAIR, "claude-3-opus-20240229"} <= models and not {"martian", "unify"} & models
     assert (table["strong_score"] > table["weak_score"]).all()
     assert len(table) == len(models) * (len(models) - 1) // 2
+
+
+@pytest.mark.skipif("ROUTING_DATA" not in os.environ, reason="needs the real data")
+def test_the_earlier_pair_and_the_commercial_routers(rng):
+    table = load_study("full", 0).benchmarks["MT-Bench"]
+    n = len(table.prompts)
+    leads = {Key("arena+judge", "bert", "MT-Bench"): np.zeros(n), Key("arena", "bert", "MMLU"): np.zeros(5)}
+    earlier = earlier_pair(leads, table, 20, rng).set_index("metric")
+    assert earlier["estimate"].to_dict() == pytest.approx({"apgr_trapezoid": 0.5, "cpt50": 0.5, "cpt80": 0.8})
+    assert earlier.loc["apgr_trapezoid", "paper"] == 0.618
+    points = commercial_points({"random": np.zeros(n), "oracle": oracle_scores(*pair_quality(table))}, table)
+    assert points.groupby("commercial")["score"].first().round(2).to_dict() == {"martian": 8.46, "unify": 8.89}
+    shares = points.pivot(index="commercial", columns="router", values="strong_share")
+    gap = pair_quality(table)[0].mean() - pair_quality(table)[1].mean()
+    level = (points.groupby("commercial")["score"].first() - pair_quality(table)[1].mean()) / gap
+    np.testing.assert_allclose(shares["random"], level)
+    assert (shares["oracle"] < shares["random"]).all()
+
+
+def test_costs_are_those_of_the_calls_that_recover_a_share(study, sets, rng):
+    leads = made_up_leads(sets, rng)
+    table = cost_table(leads, sets, study.benchmarks, (0.5, 0.8), 20, rng)
+    assert set(table["router"]) == {"random", "one", "other"}
+    line = table[table["router"] == "random"]
+    np.testing.assert_allclose(line["strong_share"], line["pgr"])
+    np.testing.assert_allclose(line["saving"], 1)
+    # 95 + 264 tokens a call at $24.7 and $0.24 per million.
+    expected = 359e-3 * (line["pgr"] * 24.7 + (1 - line["pgr"]) * 0.24)
+    np.testing.assert_allclose(line["usd_per_1000"], expected)
+    assert (table["low"] <= table["strong_share"] + 1e-12).all() and (table["usd_low"] <= table["usd_high"]).all()
+
+
+def test_similarity_to_training_leaves_gold_prompts_out(study, sets):
+    table = similarity_table(sets, study.benchmarks, PromptEncoder()).set_index("training_data")["similarity"]
+    assert (table < 1).all() and table["arena+gold"] > table["arena"]
+
+
+def test_the_published_training_set_of_each_benchmark(sets, rng):
+    leads = {
+        Key(data, "bert", name): np.zeros(1)
+        for data in ("arena", "arena+judge", "arena+gold")
+        for name in ("MMLU", "GSM8K", "simulated")
+    }
+    picked = pick_published(leads)
+    assert {key.benchmark: key.training_data for key in picked} == {
+        "MMLU": "arena+gold", "GSM8K": "arena+judge", "simulated": "arena+gold"
+    }  # fmt: skip
