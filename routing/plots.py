@@ -106,7 +106,6 @@ def _label_data(figure: Figure, data: str) -> None:
         fontsize=7,
         color="0.35",
         gid=DATA_LABEL,
-        in_layout=False,
     )
     engine = figure.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):

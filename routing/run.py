@@ -219,6 +219,10 @@ def execute_notebook(task: Task) -> Outcome:
     """Run one notebook; write its executed copy and its HTML page, whether it ends well or fails."""
     kernel_path = [str(provenance.PACKAGE_FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(kernel_path)  # the kernel gets the package that the manifest describes
+    # The bars are text, which a page can show; tqdm would rather have widgets, and warns with a path of this machine.
+    os.environ["PYTHONWARNINGS"] = ",".join(
+        filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"])
+    )
     if task.threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(task.threads))
     here = Path.cwd()
