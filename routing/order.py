@@ -38,19 +38,26 @@ def exchange_battles(battles: pd.DataFrame, rng: np.random.Generator) -> dict[st
     }
 
 
-def calls_at_share(p_strong: np.ndarray, strong_share: float) -> np.ndarray:
+def calls_at_share(p_strong: np.ndarray, strong_share: float | np.ndarray) -> np.ndarray:
     """The probability with which each prompt goes to the strong model where `strong_share` of all do: (n_prompts,).
 
-    1 and 0 but for the prompts of equal score among which the cut falls; they share what is left of the calls.
+    1 and 0 but for the prompts of equal score among which the cut falls; they share what is left of the calls. For
+    several shares (n_shares, n_prompts).
     """
     scores, block, size = np.unique(-np.asarray(p_strong), return_inverse=True, return_counts=True)
     before = np.cumsum(size) - size
-    return np.clip((strong_share * len(block) - before) / size, 0.0, 1.0)[block]
+    return np.clip((np.asarray(strong_share)[..., None] * len(block) - before) / size, 0.0, 1.0)[..., block]
 
 
-def decisions_changed(p_one: np.ndarray, p_other: np.ndarray, strong_share: float = 0.5) -> float:
-    """Share of prompts that go to the other model when one score takes the place of another at an equal call share."""
-    return float(np.abs(calls_at_share(p_one, strong_share) - calls_at_share(p_other, strong_share)).mean())
+def decisions_changed(
+    p_one: np.ndarray, p_other: np.ndarray, strong_share: float | np.ndarray = 0.5
+) -> float | np.ndarray:
+    """Share of prompts that go to the other model when one score takes the place of another at an equal call share.
+
+    For several shares (n_shares,).
+    """
+    changed = np.abs(calls_at_share(p_one, strong_share) - calls_at_share(p_other, strong_share)).mean(axis=-1)
+    return changed if np.ndim(strong_share) else float(changed)
 
 
 def bootstrap_decisions(
@@ -67,13 +74,13 @@ def bootstrap_decisions(
     -------
     DataFrame with columns strong_share, estimate, low, high
     """
-    drawn = rng.integers(len(p_one), size=(n_resamples, len(p_one)))
-    rows = []
-    for share in strong_shares:
-        resampled = [decisions_changed(p_one[prompts], p_other[prompts], share) for prompts in drawn]
-        low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-        rows.append((share, decisions_changed(p_one, p_other, share), low, high))
-    return pd.DataFrame(rows, columns=["strong_share", "estimate", "low", "high"])
+    resampled = []
+    for _ in range(n_resamples):
+        prompts = rng.integers(len(p_one), size=len(p_one))
+        resampled.append(decisions_changed(p_one[prompts], p_other[prompts], strong_shares))
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    estimate = decisions_changed(p_one, p_other, strong_shares)
+    return pd.DataFrame({"strong_share": strong_shares, "estimate": estimate, "low": low, "high": high})
 
 
 def _p_strong(outcome: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from routing.released import (
     fit_pivot_tables,
     fit_rows,
 )
-from routing.router import BradleyTerryRouter
+from routing.router import ROUTERS, BradleyTerryRouter
 from routing.simulate import simulate_arena
 
 WRITTEN = ["all rows", "winner first", "strong first", "random half", "canonical", "rows shuffled"]
@@ -121,6 +121,26 @@ def test_the_audit_finds_what_was_released(battles, make, found):
     assert at_fault[at_fault].index.tolist() == found
 
 
+def test_every_exchange_finds_a_released_fault_and_every_router_is_audited():
+    """So no exchange above passes by finding nothing anywhere, and no router is left out of it."""
+    found = {exchange for _, exchanges in RELEASED.values() for exchange in exchanges}
+    assert found == {*WRITTEN, *NAMED}  # "tied scores": `test_only_an_evaluation_by_rows_sees_the_rows`
+    assert set(ROUTERS) == {type(make()).__name__ for make in MAKERS.values()}
+
+
+@settings(max_examples=4)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_properties_above_fail_on_the_released_similarity_router(battles, seed):
+    """Not on one lucky table: on any draw of its battles."""
+    drawn = battles.sample(400, random_state=seed)
+    table = pd.concat([drawn, battles.groupby("model_a").head(20), battles.groupby("model_b").head(20)])
+    audited = audit(RELEASED["overwritten rows"][0], table.reset_index(drop=True), seed=seed)
+    assert (audited.loc[[*WRITTEN[:5], *NAMED], "largest_change"] > 1e-5).all()
+    router = RELEASED["overwritten rows"][0](*PAIR).fit(table)
+    p, other = (router.win_probability(QUESTIONS, *pair) for pair in (PAIR, PAIR[::-1]))
+    assert np.abs(p + other - 1).min() > 1e-12
+
+
 def test_decisions_follow_the_change(battles):
     changed = audit(RELEASED["fixed pair"][0], battles)["decisions_changed"]
     assert changed["pair when asked"] == 1.0 and changed["all rows"] == 0.0
@@ -161,6 +181,11 @@ def test_calls_at_share_by_hand():
     np.testing.assert_allclose(calls_at_share(p, 0.4), [0, 1, 1 / 3, 1 / 3, 1 / 3])
     np.testing.assert_allclose(calls_at_share(p, 1.0), 1)
     assert decisions_changed(p, p[::-1], 0.2) == pytest.approx(2 / 5)
+    shares = np.array([0.2, 0.4, 1.0])
+    np.testing.assert_array_equal(calls_at_share(p, shares), [calls_at_share(p, share) for share in shares])
+    np.testing.assert_array_equal(
+        decisions_changed(p, p[::-1], shares), [decisions_changed(p, p[::-1], share) for share in shares]
+    )
 
 
 @given(
