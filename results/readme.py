@@ -37,7 +37,9 @@ def look_up(source: str, folder: Path = FOLDER) -> str:
     for condition in conditions:
         name, value = condition.split("=", 1)
         values = table[name]
-        table = table[values == float(value)] if pd.api.types.is_float_dtype(values) else table[values.astype(str) == value]
+        table = (
+            table[values == float(value)] if pd.api.types.is_float_dtype(values) else table[values.astype(str) == value]
+        )
     if len(table) != 1:
         raise ValueError(f"{len(table)} rows instead of one for {source}")
     return format(table[column].iloc[0], style)

@@ -77,6 +77,14 @@ def encode_battles(battles: pd.DataFrame) -> BattleCodes:
     return BattleCodes(models, model_a, model_b, outcome)
 
 
+def number_texts(texts: np.ndarray | pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct texts in alphabetical order, and the number of each text among them: (n_distinct,), (n_texts,).
+
+    As objects: an array of numpy's own strings would give each the length of the longest.
+    """
+    return np.unique(np.asarray(texts, dtype=object), return_inverse=True)
+
+
 def _battle_columns(battles: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in ("prompt", "model_a", "model_b", "winner") if name in battles.columns]
     return battles[names]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from routing.battles import number_texts
 from routing.evaluation import call_curve
 from routing.router import Router
 
@@ -25,7 +26,7 @@ def assign_folds(groups: np.ndarray, n_folds: int, rng: np.random.Generator) -> 
     ValueError
         Fewer than 2 folds, or fewer groups than folds.
     """
-    distinct, number = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    distinct, number = number_texts(groups)
     if not 2 <= n_folds <= len(distinct):
         raise ValueError(f"n_folds is {n_folds}; with {len(distinct)} groups it is between 2 and {len(distinct)}")
     fold_of_group = rng.permutation(np.arange(len(distinct)) % n_folds)

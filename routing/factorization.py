@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from routing.battles import BattleCodes, sum_outcomes
+from routing.battles import BattleCodes, number_texts, sum_outcomes
 from routing.bradley_terry import fit_bradley_terry
 from routing.router import EmbeddingRouter, Prompts
 
@@ -71,7 +71,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
 
     def _learn(self, codes: BattleCodes, prompts: np.ndarray, vectors: np.ndarray) -> None:
         overall = fit_bradley_terry(sum_outcomes(*codes), "davidson", self.prior_strength)
-        distinct, prompt_number = np.unique(prompts.astype(str), return_inverse=True)
+        distinct, prompt_number = number_texts(prompts)
         if len(distinct) < 2:
             raise ValueError("all battles are on one prompt; matrix factorization needs at least two to learn from")
         battles = _Battles(

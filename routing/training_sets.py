@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from routing.battles import number_texts
 from routing.readers import read_alpaca_eval
 from routing.sources import find_files
 from routing.study import PAIR, Study
@@ -41,7 +42,7 @@ class TrainingSets:
 
 def draw_gold(prompts: np.ndarray, n_gold: int, rng: np.random.Generator) -> np.ndarray:
     """A mask, (n_prompts,), over `n_gold` distinct prompts drawn at random and their repetitions."""
-    distinct, number = np.unique(prompts.astype(str), return_inverse=True)
+    distinct, number = number_texts(prompts)
     return np.isin(number, rng.permutation(len(distinct))[:n_gold])
 
 

@@ -45,6 +45,7 @@ def embedding_routers(profile: str, seed: int) -> dict[str, Router]:
     factorization = MatrixFactorizationRouter(
         learning_rate=RATES.get(profile, 3e-3),
         n_epochs=2 if profile == "smoke" else 10,
+        n_seeds=1,
         prior_strength=PRIOR,
         seed=seed,
     )

@@ -7,7 +7,15 @@ from conftest import battle_tables
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.battles import PairCounts, canonical_order, count_pairs, expand_counts, swap_battles, validate_battles
+from routing.battles import (
+    PairCounts,
+    canonical_order,
+    count_pairs,
+    expand_counts,
+    number_texts,
+    swap_battles,
+    validate_battles,
+)
 
 
 def table(*rows: tuple[str, str, str, str]) -> pd.DataFrame:
@@ -129,3 +137,11 @@ def test_bad_counts_are_refused_with_the_models(wins, ties, message):
 def test_expanding_fractions_is_refused():
     with pytest.raises(ValueError, match=r"x against y: 0.5 is not a whole number"):
         expand_counts(PairCounts(("x", "y"), np.array([[0, 0.5], [0, 0]]), np.zeros((2, 2))), np.random.default_rng(0))
+
+
+def test_one_long_text_does_not_make_all_long():
+    texts = ["b", "a" * 1_000_000, "b", "c"] * 500
+    distinct, number = number_texts(pd.Series(texts))
+    assert distinct.tolist() == ["a" * 1_000_000, "b", "c"]
+    assert [distinct[place] for place in number] == texts
+    assert distinct.nbytes + number.nbytes < 100_000  # beside the texts themselves
