@@ -10,6 +10,12 @@ from pathlib import Path
 
 # Each command imports what it needs when it runs: help and mistyped options answer at once.
 
+ROUTERS = {  # what --router names: a class of `routing.router.ROUTERS`
+    "bt": "BradleyTerryRouter",
+    "sw": "SimilarityRouter",
+    "mf": "MatrixFactorizationRouter",
+}
+
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("run", help="run the notebooks headless", description="Run the notebooks headless.")
@@ -73,13 +79,104 @@ def _fetch_data(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("train", help="learn a router from your battles", description="Battles to a router.")
+    parser.add_argument("battles", type=Path, metavar="battles.csv", help="columns prompt, model_a, model_b, winner")
+    parser.add_argument(
+        "--router",
+        required=True,
+        choices=ROUTERS,
+        help=", ".join(f"{kind}: {name}" for kind, name in ROUTERS.items()),
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the router is written")
+    parser.add_argument(
+        "--prior-strength",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="of a normal prior on ratings; 0 needs every model to have won and lost (default: 1)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn in training (default: 0)")
+    parser.set_defaults(command=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from routing.commands import train_router
+
+    name = ROUTERS[options.router]
+    router = train_router(options.battles, name, options.out, options.prior_strength, options.seed)
+    print(f"{options.out}: a {name} of {len(router.models)} models: {', '.join(router.models)}")
+    return 0
+
+
+def _add_route(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("route", help="choose a model for prompts", description="Prompts to models.")
+    parser.add_argument("router", type=Path, metavar="FOLDER", help="what train wrote")
+    parser.add_argument("prompt", nargs="?", help="default: one prompt a line from standard input")
+    parser.add_argument(
+        "--prices",
+        type=Path,
+        required=True,
+        metavar="prices.csv",
+        help="columns model, usd_per_call; or model, usd_per_million_input, usd_per_million_output",
+    )
+    wish = parser.add_mutually_exclusive_group(required=True)
+    wish.add_argument("--budget", type=float, metavar="USD", help="dollars a call, on average over the prompts")
+    wish.add_argument(
+        "--lambda",
+        dest="quality_per_usd",
+        type=float,
+        metavar="X",
+        help="win probability that a dollar has to buy; 0 takes the best model at any price",
+    )
+    parser.add_argument(
+        "--output-tokens",
+        type=float,
+        default=264.0,
+        metavar="N",
+        help="expected length of an answer, for prices per token (default: 264)",
+    )
+    parser.add_argument(
+        "--reference",
+        default="pool",
+        metavar="MODEL",
+        help="whom win probabilities are against (default: the mean over the other models)",
+    )
+    parser.add_argument("--json", action="store_true", help="a JSON object a line for each prompt")
+    parser.set_defaults(command=_route)
+
+
+def _route(options: argparse.Namespace) -> int:
+    from routing.commands import route_prompts
+
+    lines = sys.stdin.read().splitlines() if options.prompt is None else [options.prompt]
+    print(
+        route_prompts(
+            options.router,
+            [line for line in lines if line.strip()],
+            options.prices,
+            options.budget,
+            options.quality_per_usd,
+            options.output_tokens,
+            options.reference,
+            options.json,
+        )
+    )
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 a notebook failed, 2 wrong input, 130 stopped."""
     parser = argparse.ArgumentParser(prog="routing", description="RouteLLM as notebooks over a thin package.")
     commands = parser.add_subparsers(metavar="COMMAND")
-    for add_command in (_add_run, _add_data):
+    for add_command in (_add_run, _add_data, _add_train, _add_route):
         add_command(commands)
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    # Before Python 3.12 argparse overlooks a prompt that stands behind the options.
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "prompt", "") is None:
+        options.prompt = rest.pop()
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if "command" not in options:
         parser.print_help()
         return 0

@@ -173,6 +173,11 @@ class Router(ABC):
             raise
 
 
+def router_class(name: str) -> type[Router]:
+    """The class of this name, one of `ROUTERS`, imported when it is asked for: some take seconds."""
+    return getattr(importlib.import_module(ROUTERS[name]), name)
+
+
 def load_router(folder: str | Path) -> Router:
     """The router that `Router.save` wrote into `folder`.
 
@@ -204,7 +209,7 @@ def load_router(folder: str | Path) -> Router:
     settings = dict(content["settings"])
     if "encoder" in settings:
         settings["encoder"] = PromptEncoder(**settings["encoder"])
-    router = getattr(importlib.import_module(ROUTERS[name]), name)(**settings)
+    router = router_class(name)(**settings)
     router.models, router.tie = tuple(content["models"]), content["tie"]
     with np.load(arrays, allow_pickle=False) as stored:
         for key in stored.files:
