@@ -20,6 +20,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
+ROUNDING = 1e-12  # of a mean of scores
 Vectors = tuple[np.ndarray, np.ndarray]  # of the training prompts and of the test prompts
 
 
@@ -96,8 +97,8 @@ class TriedRegressions:
     Attributes
     ----------
     table : DataFrame
-        A row a candidate: name, inner_score (on the training prompts, each by a fit to the other folds), test_score
-        with low and high, chosen (the best by inner_score).
+        A row a candidate: name, inner_score (on the training prompts, each by a fit to the other folds), inner_error
+        (standard error of its distance to the best), test_score with low and high, chosen (the best by inner_score).
     chosen : str
     inner : dict of DataFrame, shape (n_train, n_models)
         Quality that each candidate expects on the training prompts, out of fold.
@@ -113,7 +114,8 @@ class TriedRegressions:
 def choice_scores(expected: pd.DataFrame, quality: pd.DataFrame) -> np.ndarray:
     """Score of the model that is expected to be best on each prompt: (n_prompts,).
 
-    Of models expected to be equal it takes the first by name.
+    Where several are, their mean: what taking one of them at random scores. So the order of the models counts for
+    nothing. It would: means of a few neighbours' scores are often equal.
 
     Raises
     ------
@@ -123,8 +125,9 @@ def choice_scores(expected: pd.DataFrame, quality: pd.DataFrame) -> np.ndarray:
     if set(expected.columns) != set(quality.columns) or len(expected) != len(quality):
         raise ValueError(f"expected quality is {expected.shape} and quality {quality.shape}, or of other models")
     names = sorted(expected.columns)
-    chosen = expected[names].to_numpy().argmax(axis=1)
-    return quality[names].to_numpy(dtype=float)[np.arange(len(quality)), chosen]
+    said = expected[names].to_numpy()
+    at_best = said >= said.max(axis=1, keepdims=True) - ROUNDING
+    return (at_best * quality[names].to_numpy(dtype=float)).sum(axis=1) / at_best.sum(axis=1)
 
 
 def try_regressions(
@@ -174,11 +177,14 @@ def try_regressions(
         for expectations in (inner, test):
             expectations[name] = sum(expectations[part] for part in parts) / len(parts)
     drawn = rng.integers(len(test_quality), size=(n_resamples, len(test_quality)))
+    inner_scores = {name: choice_scores(expected, train_quality) for name, expected in inner.items()}
+    chosen = max(inner_scores, key=lambda name: inner_scores[name].mean())
     rows = []
-    for name in inner:
+    for name, inner_score in inner_scores.items():
         score = choice_scores(test[name], test_quality)
         low, high = np.quantile(score[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-        rows.append((name, choice_scores(inner[name], train_quality).mean(), score.mean(), low, high))
-    table = pd.DataFrame(rows, columns=["name", "inner_score", "test_score", "low", "high"])
-    chosen = table.loc[table["inner_score"].idxmax(), "name"]
-    return TriedRegressions(table.assign(chosen=table["name"] == chosen), chosen, inner, test)
+        behind = inner_score - inner_scores[chosen]
+        error = behind.std(ddof=1) / np.sqrt(len(behind))
+        rows.append((name, inner_score.mean(), error, score.mean(), low, high, name == chosen))
+    columns = ["name", "inner_score", "inner_error", "test_score", "low", "high", "chosen"]
+    return TriedRegressions(pd.DataFrame(rows, columns=columns), chosen, inner, test)

@@ -26,10 +26,11 @@ def tried(task, rng, candidates: dict, blends: dict | None = None):
     return try_regressions(candidates, blends or {}, train_quality, test_quality, folds, rng, n_resamples=100)
 
 
-def test_the_score_is_that_of_the_model_expected_best_and_of_equal_ones_the_first_by_name():
+def test_the_score_is_that_of_the_model_expected_best_and_of_equal_ones_the_mean():
     expected = pd.DataFrame({"b": [1.0, 0.5, 0.0], "a": [0.0, 0.5, 1.0]})
     quality = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [10.0, 20.0, 30.0]})
-    assert choice_scores(expected, quality).tolist() == [10.0, 2.0, 3.0]
+    assert choice_scores(expected, quality).tolist() == [10.0, 11.0, 3.0]
+    assert choice_scores(expected[["a", "b"]], quality).tolist() == [10.0, 11.0, 3.0]
     with pytest.raises(ValueError, match="other models"):
         choice_scores(expected, quality.rename(columns={"a": "c"}))
 
@@ -48,6 +49,7 @@ class Copies:
 def test_what_only_remembers_is_not_chosen(task, rng):
     found = tried(task, rng, {"copies": Copies, "ridge": lambda: Ridge(1.0)})
     assert found.chosen == "ridge" and found.table["chosen"].tolist() == [False, True]
+    assert found.table["inner_error"].iloc[1] == 0 < found.table["inner_error"].iloc[0] < 0.1
     inner = found.table.set_index("name")["inner_score"]
     assert inner["copies"] == pytest.approx(task[2]["left"].mean()) and inner["ridge"] > 0.95
 
