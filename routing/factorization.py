@@ -27,7 +27,8 @@ class MatrixFactorizationRouter(EmbeddingRouter):
     ratings of a batch are one product with a (width, n_models) matrix, and those of several seeds are averaged in it.
 
     Training starts at the leaderboard (the ratings of a Bradley-Terry fit, the same for every prompt) and keeps the
-    epoch with the best log-loss on battles of held-out prompts. So where prompts do not help, the leaderboard stays.
+    epoch with the best log-loss on battles of held-out prompts. So where prompts do not help, the leaderboard stays,
+    which orders no prompts.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ class MatrixFactorizationRouter(EmbeddingRouter):
     prior_strength : float
         Of the leaderboard, as in `fit_bradley_terry`.
     seed : int
+    early_stopping : bool
+        Keep the best epoch on held-out prompts, epoch 0 (the leaderboard) among them; else the last one, as the paper.
     reference : bool
         The released form: no b, model vectors scaled to length 1, noise on the prompt vectors while training (and
         not after it), ties dropped, all epochs.
@@ -60,6 +63,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
     held_out_share: float = 0.1
     prior_strength: float = 0.0
     seed: int = 0
+    early_stopping: bool = True
     reference: bool = False
 
     def __post_init__(self) -> None:
@@ -122,7 +126,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
             if not np.isfinite(losses["training"]):
                 raise RuntimeError(f"the loss of epoch {epoch} is {losses['training']}; lower the learning rate")
             curve.append({"epoch": epoch, **losses})
-            if losses["held_out"] < best or self.reference:
+            if losses["held_out"] < best or self.reference or not self.early_stopping:
                 best = losses["held_out"]
                 kept = [parameter.detach().clone() for parameter in form.parameters()]
         with torch.no_grad():

@@ -76,10 +76,11 @@ def label_line_ends(axis: Axes, ends: Sequence[tuple[float, float, str, object]]
     Parameters
     ----------
     axis : Axes
-        With its final limits.
+        With its final limits, and its figure with its title.
     ends : sequence of (x, y, text, colour)
         x and y in data units.
     """
+    axis.figure.draw_without_rendering()  # lays the axes out, which sets how high a point stands
     points = axis.transData.transform([(x, y) for x, y, _, _ in ends])[:, 1] * 72 / axis.figure.dpi
     order = np.argsort(points, kind="stable")
     heights = points[order]

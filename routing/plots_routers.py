@@ -55,8 +55,8 @@ def plot_lines(
             axis.fill_between(part[x], part["low"], part["high"], color=style["color"], alpha=0.15, linewidth=0)
         ends.append((part[x].iloc[-1], part[y].iloc[-1], str(name), style["color"]))
     axis.set(xlabel=labels[0], ylabel=labels[1], xscale="log" if log_x else "linear")
-    label_line_ends(axis, ends)
     set_title(figure, title)
+    label_line_ends(axis, ends)
     return figure
 
 
@@ -118,8 +118,8 @@ def plot_learning_curve(table: pd.DataFrame, title: str) -> Figure:
         axis.plot(mean.index, mean, ["-", "--"][number], color=f"C{number}")
         ends.append((mean.index[-1], mean.iloc[-1], column.replace("_", " "), f"C{number}"))
     axis.set(xlabel="epoch (0: the leaderboard)", ylabel="log-loss (nats a battle)")
-    label_line_ends(axis, ends)
     set_title(figure, title)
+    label_line_ends(axis, ends)
     return figure
 
 

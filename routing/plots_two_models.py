@@ -92,7 +92,7 @@ def plot_paper_and_ours(table: pd.DataFrame, random_ranges: Mapping[str, tuple[f
 
 
 def plot_pair_matrix(table: pd.DataFrame, title: str) -> Figure:
-    """APGR of one router for every pair of models, strong ones in rows, both by mean score.
+    """APGR of one router for pairs of models, strong ones in rows, both by mean score; empty where there is none.
 
     Parameters
     ----------
@@ -124,18 +124,21 @@ def plot_costs(table: pd.DataFrame, title: str) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        ``benchmark``, ``router``, ``pgr`` (increasing within a router), ``usd_per_1000``.
+        ``benchmark``, ``router``, ``pgr`` (increasing within a router), ``usd_per_1000``, ``usd_low``, ``usd_high``.
     """
     benchmarks = table["benchmark"].unique()
     figure, axes = plt.subplots(1, len(benchmarks), figsize=(3.9 * len(benchmarks) + 0.8, 3.8), squeeze=False)
+    ends = []
     for axis, name in zip(axes[0], benchmarks, strict=True):
-        ends = []
+        ends.append([])
         for router, part in table[table["benchmark"] == name].groupby("router", sort=False):
             style = ROUTER_STYLES[router]
             axis.plot(100 * part["pgr"], part["usd_per_1000"], **style)
-            ends.append((100 * part["pgr"].iloc[-1], part["usd_per_1000"].iloc[-1], _spell(router), style["color"]))
+            axis.fill_between(100 * part["pgr"], part["usd_low"], part["usd_high"], color=style["color"], alpha=0.1)
+            ends[-1].append((100 * part["pgr"].iloc[-1], part["usd_per_1000"].iloc[-1], _spell(router), style["color"]))
         axis.set(xlabel="gap recovered (%)", ylabel="dollars per 1,000 calls")
-        label_line_ends(axis, ends)
         axis.set_title(name, fontsize=10)
     set_title(figure, title)
+    for axis, lines in zip(axes[0], ends, strict=True):
+        label_line_ends(axis, lines)
     return figure

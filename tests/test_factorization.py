@@ -79,6 +79,15 @@ def test_the_best_epoch_on_held_out_prompts_is_kept(battles):  # noqa: F811
     np.testing.assert_allclose(router.ratings(["any"])[0], leaderboard, atol=1e-5)
 
 
+def test_without_early_stopping_the_last_epoch_is_kept(battles):  # noqa: F811
+    settings = {"n_seeds": 1, "learning_rate": 0.05, "encoder": ENCODER}
+    last = MatrixFactorizationRouter(n_epochs=3, early_stopping=False, **settings).fit(battles)
+    stopped = MatrixFactorizationRouter(n_epochs=3, **settings).fit(battles)
+    np.testing.assert_array_equal(last.learning_curve, stopped.learning_curve)
+    assert stopped.learning_curve["held_out"].idxmin() < 3
+    assert not np.allclose(last.ratings(["any"]), stopped.ratings(["any"]))
+
+
 def test_seeds_are_averaged_and_reproducible(battles):  # noqa: F811
     settings = {"dimension": 4, "n_epochs": 2, "learning_rate": 0.01, "encoder": ENCODER, "reference": True}
     one = MatrixFactorizationRouter(n_seeds=1, **settings).fit(battles)

@@ -116,6 +116,8 @@ def test_other_pairs_are_public_models_that_one_kind_of_judge_graded_in_full(rng
     models = set(table["strong"]) | set(table["weak"])
     assert {*PAIR, "claude-3-opus-20240229"} <= models and not {"martian", "unify"} & models
     assert (table["strong_score"] > table["weak_score"]).all()
+    close = table["strong_score"] - table["weak_score"] < 0.1
+    assert close.any() and table.loc[close, "apgr"].isna().all() and table["apgr"].notna().mean() > 0.6
     assert len(table) == len(models) * (len(models) - 1) // 2
 
 
