@@ -58,6 +58,11 @@ def unit_rows(matrix: np.ndarray) -> np.ndarray:
     return scaled.astype(np.result_type(matrix, np.float32), copy=False)
 
 
+def mend_surrogates(text: str) -> str:
+    """Text that tokenizers take: surrogate pairs joined, lone halves replaced by U+FFFD, all else as it is."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def _lack_direction(matrix: np.ndarray) -> np.ndarray:
     return ~(np.isfinite(matrix).all(axis=1) & (matrix != 0).any(axis=1))
 
@@ -199,9 +204,7 @@ class PromptEncoder:
         return joined.reshape(len(keys), widths[0]).astype(np.float32, copy=False)
 
     def _encode_batch(self, texts: list[str], positions: list[int]) -> np.ndarray:
-        # A detour by way of UTF-16 leaves good text as it is, joins surrogate pairs and replaces lone halves.
-        texts = [text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") for text in texts]
-        rows = np.asarray(self._function(texts))
+        rows = np.asarray(self._function([mend_surrogates(text) for text in texts]))
         if rows.ndim != 2 or len(rows) != len(texts) or rows.shape[1] == 0:
             raise ValueError(
                 f"encoder {self._label} gave an array of shape {rows.shape} for {len(texts)} prompts,"
@@ -235,7 +238,7 @@ class PromptEncoder:
         """What the vectors come from, besides the text and the maximum length."""
         if callable(self.name):
             return self.revision
-        return _resolve_commit(str(self.name), self.revision) if self._folder is None else _hash_folder(self._folder)
+        return _resolve_commit(str(self.name), self.revision) if self._folder is None else hash_folder(self._folder)
 
     @property
     def _label(self) -> str:
@@ -289,7 +292,7 @@ def _cut_layers(transformer: PreTrainedModel, n_layers: int, name: str) -> None:
     transformer.encoder.layer = layers[:n_layers]
 
 
-def _hash_folder(folder: Path) -> str:
+def hash_folder(folder: Path) -> str:
     """sha256 over the names and contents of a model's files: weights, tokenizer and pooling all shape its vectors."""
     digest = hashlib.sha256()
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}

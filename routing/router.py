@@ -28,12 +28,14 @@ from routing.encode import PromptEncoder, unit_rows
 from routing.provenance import hash_file, write_json
 from routing.tie_models import outcome_probability
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ROUTERS = {  # where `load_router` finds a class; imported only when asked for
     "BradleyTerryRouter": "routing.router",
     "RandomRouter": "routing.router",
     "SimilarityRouter": "routing.similarity",
     "MatrixFactorizationRouter": "routing.factorization",
+    "BertRouter": "routing.bert",
+    "CausalLMRouter": "routing.causal",
 }
 
 Prompts = Sequence[str] | np.ndarray
@@ -131,8 +133,14 @@ class Router(ABC):
         """What `fit` learned besides the models and the tie parameter; attributes of these names."""
         return {}
 
+    def _write_weights(self, folder: Path) -> None:  # noqa: B027
+        """Write what is no array of numpy's into files of `folder`; most routers have nothing."""
+
+    def _read_weights(self, folder: Path) -> None:  # noqa: B027
+        """Read what `_write_weights` wrote, once the arrays are attributes."""
+
     def save(self, folder: str | Path) -> None:
-        """Write the fitted router into `folder`: ``router.json`` and ``arrays.npz``, no pickle.
+        """Write the fitted router into `folder`: ``router.json``, ``arrays.npz`` and perhaps weights, no pickle.
 
         The folder appears whole or not at all.
 
@@ -157,13 +165,15 @@ class Router(ABC):
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             np.savez(partial / "arrays.npz", **self._arrays())
+            self._write_weights(partial)
+            files = sorted(path.name for path in partial.iterdir())
             content = {
                 "format_version": FORMAT_VERSION,
                 "router": type(self).__name__,
                 "settings": settings,
                 "models": self.models,
                 "tie": self.tie,
-                "arrays_sha256": hash_file(partial / "arrays.npz"),
+                "sha256": {name: hash_file(partial / name) for name in files},
             }
             write_json(partial / "router.json", content)
             partial.chmod(0o755)
@@ -204,8 +214,11 @@ def load_router(folder: str | Path) -> Router:
         )
     if name not in ROUTERS:
         raise ValueError(f"{description}: unknown router {name!r}; known are {', '.join(ROUTERS)}")
-    if hash_file(arrays) != content["arrays_sha256"]:
-        raise ValueError(f"{arrays} is not the file that was saved (its sha256 differs); train the router again")
+    for file, sha256 in content["sha256"].items():
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder / file} is missing: {folder} holds no whole router; train it again")
+        if hash_file(folder / file) != sha256:
+            raise ValueError(f"{folder / file} is not the file that was saved (its sha256 differs); train it again")
     settings = dict(content["settings"])
     if "encoder" in settings:
         settings["encoder"] = PromptEncoder(**settings["encoder"])
@@ -214,6 +227,7 @@ def load_router(folder: str | Path) -> Router:
     with np.load(arrays, allow_pickle=False) as stored:
         for key in stored.files:
             setattr(router, key, stored[key])
+    router._read_weights(folder)
     return router
 
 
@@ -255,7 +269,7 @@ class EmbeddingRouter(Router):
         return self.encoder.encode(list(prompts))
 
 
-def _check_texts(prompts: Prompts) -> int:
+def check_texts(prompts: Prompts) -> int:
     if isinstance(prompts, str):
         raise ValueError("prompts is one string; give a list of prompts")
     return len(prompts)
@@ -280,7 +294,7 @@ class BradleyTerryRouter(Router):
         return self
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
-        return np.tile(self.constant_ratings, (_check_texts(prompts), 1))
+        return np.tile(self.constant_ratings, (check_texts(prompts), 1))
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"constant_ratings": self.constant_ratings}
@@ -304,7 +318,7 @@ class RandomRouter(Router):
         return self
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
-        drawn = np.empty((_check_texts(prompts), len(self.models)))
+        drawn = np.empty((check_texts(prompts), len(self.models)))
         for row, prompt in enumerate(prompts):
             content = prompt.tobytes() if isinstance(prompt, np.ndarray) else prompt.encode("utf-8", "surrogatepass")
             digest = hashlib.sha256(content).digest()

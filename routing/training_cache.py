@@ -84,7 +84,7 @@ class Training:
     Parameters
     ----------
     router : Router
-        With its settings, not fitted.
+        With its settings, not fitted; its `fit` takes `start` and `checkpoints`, as a `ClassifierRouter`'s does.
     battles : DataFrame
     start : Training, optional
         Whose fitted router this one goes on from: ``router.fit(battles, start=...)``.
@@ -118,7 +118,7 @@ class Training:
 
     @cached_property
     def fitted(self) -> Router:
-        """The fitted router, from the cache or trained now.
+        """The fitted router, from the cache or trained now; a training that was broken off goes on where it was.
 
         Raises
         ------
@@ -126,12 +126,11 @@ class Training:
             What the cache holds is damaged, as `load_router`.
         """
         if not (self.entry / "router").exists():
-            begin = time.perf_counter()
-            more = {} if self.start is None else {"start": self.start.fitted}
-            begin += 0.0 if self.start is None else time.perf_counter() - begin  # the start has its own seconds
-            self.router.fit(self.battles, **more)
-            seconds = time.perf_counter() - begin
+            start = None if self.start is None else self.start.fitted
             self.entry.mkdir(parents=True, exist_ok=True)
+            begin = time.perf_counter()
+            self.router.fit(self.battles, start=start, checkpoints=self.entry / "checkpoints")
+            seconds = time.perf_counter() - begin
             write_json(self.entry / "training.json", {"seconds": seconds})
             try:
                 self.router.save(self.entry / "router")

@@ -184,9 +184,9 @@ def test_a_folder_that_is_not_what_was_saved_is_refused(saved, battles, tmp_path
     with pytest.raises(FileNotFoundError, match="holds no saved router"):
         load_router(tmp_path / "elsewhere")
     rewrite(saved, format_version=99)
-    with pytest.raises(ValueError, match="format version 99, this package reads 1"):
+    with pytest.raises(ValueError, match="format version 99, this package reads 2"):
         load_router(saved)
-    rewrite(saved, format_version=1, router="os.system")
+    rewrite(saved, format_version=2, router="os.system")
     with pytest.raises(ValueError, match="unknown router 'os.system'"):
         load_router(saved)
     rewrite(saved, router="BradleyTerryRouter")

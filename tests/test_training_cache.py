@@ -20,7 +20,7 @@ class CountingRouter(BradleyTerryRouter):
 
     n_fits = 0
 
-    def fit(self, battles, embeddings=None, start=None):  # noqa: F811
+    def fit(self, battles, embeddings=None, start=None, checkpoints=None):  # noqa: F811
         CountingRouter.n_fits += 1
         super().fit(battles)
         if start is not None:

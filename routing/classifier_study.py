@@ -1,0 +1,87 @@
+"""Which classifiers are trained in each profile, on what: notebooks 05, 06 and 07 ask here, and so share trainings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from routing.bert import BertRouter
+from routing.causal import CausalLMRouter
+from routing.classifier import ClassifierRouter
+from routing.evaluation import bootstrap_metrics
+from routing.study import PAIR, Study
+from routing.training_cache import RatedRouter, Training
+from routing.training_sets import TrainingSets
+
+TRAINING_DATA = ("arena", "arena+judge", "arena+gold")  # the paper's; those that a study has are trained on
+# The simulated prompts are short, and topics change each model's rating there; real battles are few for each model.
+SIMULATED = {"n_tiers": None, "batch_size": 32}
+SETTINGS = {
+    "smoke": SIMULATED | {"max_length": 32, "n_layers": 2},
+    "quick": SIMULATED | {"max_length": 40, "checkpoint_steps": 20},
+    "full": {"n_tiers": 10, "max_length": 128, "batch_size": 16},
+}
+
+
+def make_bert(profile: str, seed: int, train: str = "all") -> BertRouter:
+    """The BERT classifier of a profile, not fitted; `train` as `ClassifierRouter`."""
+    rates = {} if profile == "full" else {"learning_rate": 1e-4, "head_learning_rate": 1e-3}
+    return BertRouter(train=train, seed=seed, **SETTINGS[profile], **rates)
+
+
+def make_causal(profile: str, seed: int, train: str = "all") -> CausalLMRouter:
+    """The causal LLM classifier of a profile, not fitted; `train` as `ClassifierRouter`."""
+    rates = {} if profile == "full" else {"learning_rate": 2e-4, "head_learning_rate": 1e-3}
+    return CausalLMRouter(train=train, seed=seed, **SETTINGS[profile], **rates)
+
+
+def plan_trainings(router: ClassifierRouter, sets: TrainingSets) -> dict[str, Training]:
+    """A training for each of the paper's training sets: on "arena" once, and from there on to the others.
+
+    Nothing is trained before a `Training` is asked for its ratings.
+    """
+    arena = Training(router, sets.battles["arena"])
+    return {
+        name: arena if name == "arena" else Training(router, sets.battles[name], start=arena)
+        for name in TRAINING_DATA
+        if name in sets.battles
+    }
+
+
+def rate_benchmarks(training: Training, study: Study) -> RatedRouter:
+    """Ratings of all prompts of the study's benchmarks and of its held-out battles."""
+    lists = [table.prompts["prompt"].tolist() for table in study.benchmarks.values()]
+    return training.rate(study.held_out["prompt"].tolist(), *lists)
+
+
+def evaluate_trainings(
+    rated: dict[str, RatedRouter],
+    study: Study,
+    sets: TrainingSets,
+    router: str,
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Every metric of a classifier on each benchmark, after each training, with its interval over prompts.
+
+    Parameters
+    ----------
+    rated : dict of RatedRouter
+        By training set.
+    router : str
+        Its name in the table.
+
+    Returns
+    -------
+    DataFrame
+        benchmark, training_data, and the columns of `bootstrap_metrics`. Prompts learned from are left out.
+    """
+    rows = []
+    for training_data, ratings in rated.items():
+        for benchmark, table in study.benchmarks.items():
+            kept = sets.evaluated[training_data][benchmark]
+            lead = ratings.lead(table.prompts["prompt"].tolist(), *PAIR)[kept]
+            strong, weak = (table.quality[model].to_numpy()[kept] for model in PAIR)
+            metrics = bootstrap_metrics({router: lead}, strong, weak, n_resamples, rng)
+            rows.append(metrics.assign(benchmark=benchmark, training_data=training_data))
+    return pd.concat(rows, ignore_index=True)
