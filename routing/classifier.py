@@ -257,7 +257,7 @@ class ClassifierRouter(Router):
     def _build_model(self) -> RatingModel:
         with torch.random.fork_rng():  # transformers draws what a file lacks, such as a head that is not used here
             backbone = self._load_backbone()
-        head = nn.Linear(backbone.config.hidden_size, self._n_outputs, bias=False)
+            head = nn.Linear(backbone.config.hidden_size, self._n_outputs, bias=False)
         nn.init.zeros_(head.weight)
         log_nu = float(np.log(self.tie)) if self.tie > 0 else -np.inf
         model = RatingModel(backbone, self._pool, head, log_nu)
@@ -327,7 +327,8 @@ class ClassifierRouter(Router):
         return outputs.double().numpy()[[row[prompt] for prompt in prompts]] + self.output_offset
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
-        return self.leaderboard + self._outputs(prompts)[:, self.model_tier]
+        outputs = self._outputs(prompts)
+        return self.leaderboard + outputs[:, self.model_tier]
 
     # -- saving -----------------------------------------------------------------------------------------------------
     def _arrays(self) -> dict[str, np.ndarray]:

@@ -248,6 +248,9 @@ def train_model(
             if checkpoints is None:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            for name in ("forward", "_original_forward"):  # accelerate has laid its autocast over the model's own
+                model.__dict__.pop(name, None)
     if not trainer.state.best_metric < first:
         restore()
     model.eval().requires_grad_(False).to("cpu")
