@@ -35,8 +35,9 @@ def _load(make: Callable, name: str, revision: str | None, **settings: object) -
         with _quiet():
             return make.from_pretrained(str(source), revision=revision, **settings)
     except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
         raise FileNotFoundError(
-            f"model {name}: no such folder with a model, and it could not be had from the Hugging Face hub ({error})."
+            f"model {name}: no such folder with a model, and it could not be had from the Hugging Face hub ({reason})."
             f" Give the folder of a transformers model, fetch it once while connected (hf download {name}), or use"
             f" {BUNDLED_MODEL}, which needs no network."
         ) from error

@@ -264,7 +264,7 @@ def test_what_cannot_be_trained_is_explained(folders, monkeypatch):
         make("bert", folders).ratings(["what"])
     with pytest.raises(ValueError, match="n_layers is 9; .* has 3 layers"):
         make("llama", folders, n_layers=9).fit(BATTLES)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for router in (BertRouter, CausalLMRouter):
         with pytest.raises(FileNotFoundError, match="nowhere/none: no such folder .* hf download nowhere/none"):
             router(name="nowhere/none").fit(BATTLES)
