@@ -266,7 +266,7 @@ def test_what_cannot_be_trained_is_explained(folders, monkeypatch):
         make("llama", folders, n_layers=9).fit(BATTLES)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for router in (BertRouter, CausalLMRouter):
-        with pytest.raises(FileNotFoundError, match="nowhere/none: no such folder .* hf download nowhere/none"):
+        with pytest.raises(FileNotFoundError, match="nowhere/none: no such folder .*hf download nowhere/none"):
             router(name="nowhere/none").fit(BATTLES)
 
 
