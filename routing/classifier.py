@@ -79,7 +79,7 @@ class ClassifierRouter(Router):
     Attributes
     ----------
     curve : float array, shape (n_looks, 3)
-        step, mean training loss since the look before, loss of the held-out battles.
+        step, mean training loss since the last look, loss of the held-out battles; each missing where not looked at.
     n_trained : int
         Parameters trained.
     """

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from routing.benchmark_tables import BenchmarkTable
 from routing.bert import BertRouter
 from routing.causal import CausalLMRouter
 from routing.classifier import ClassifierRouter
+from routing.cross_validation import Candidate, assign_folds, nested_lead
 from routing.evaluation import bootstrap_metrics
 from routing.study import PAIR, Study
 from routing.training_cache import RatedRouter, Training
@@ -21,6 +23,8 @@ SETTINGS = {
     "quick": SIMULATED | {"max_length": 40, "checkpoint_steps": 20},
     "full": {"n_tiers": 10, "max_length": 128, "batch_size": 16},
 }
+
+GOLD_HEADS = {"layer 4": {"n_layers": 4, "max_length": 256}, "last layer": {}}  # what a head on gold labels may see
 
 
 def make_bert(profile: str, seed: int, train: str = "all") -> BertRouter:
@@ -85,3 +89,25 @@ def evaluate_trainings(
             metrics = bootstrap_metrics({router: lead}, strong, weak, n_resamples, rng)
             rows.append(metrics.assign(benchmark=benchmark, training_data=training_data))
     return pd.concat(rows, ignore_index=True)
+
+
+def cross_validate_heads(table: BenchmarkTable, seed: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+    """Ratings of a benchmark's prompts by heads trained on its own labels, by five folds.
+
+    In each fold a head on the vectors of one layer or another, whichever does better within the other folds; its
+    penalty is chosen there too. So nothing is chosen on the prompts it is judged on.
+
+    Returns
+    -------
+    lead : float array, shape (n_prompts,)
+        Of the pair's strong model.
+    chosen : list of str
+        The candidate of each fold.
+    """
+    battles = table.battles(*PAIR)
+    prompts = battles["prompt"].to_numpy()
+    candidates = {
+        name: Candidate(lambda seen=seen: BertRouter(train="head", n_tiers=None, seed=seed, **seen), prompts)
+        for name, seen in GOLD_HEADS.items()
+    }
+    return nested_lead(candidates, battles, assign_folds(prompts, 5, rng), *PAIR, rng, n_inner_folds=3)

@@ -174,7 +174,8 @@ def train_model(
     Returns
     -------
     DataFrame
-        step (0: before), training (mean loss since the row before; missing at 0), held_out: nats a battle.
+        step (0: before), training (mean loss since the last such row), held_out: nats a battle; missing in a step at
+        which it was not looked at.
 
     Raises
     ------
@@ -205,7 +206,7 @@ def train_model(
         logging_strategy="steps",
         eval_steps=interval,
         save_steps=interval,
-        logging_steps=interval,
+        logging_steps=max(1, interval // 5),
         save_total_limit=1,  # beside the best one
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
@@ -260,4 +261,4 @@ def train_model(
         names = {"loss": "training", "eval_loss": "held_out"}
         rows.setdefault(entry["step"], {}).update({names[k]: v for k, v in entry.items() if k in names})
     curve = pd.DataFrame.from_dict(rows, orient="index").rename_axis("step").reset_index()
-    return curve.dropna(subset="held_out")[["step", "training", "held_out"]]
+    return curve.reindex(columns=["step", "training", "held_out"]).dropna(how="all", subset=["training", "held_out"])

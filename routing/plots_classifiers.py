@@ -30,7 +30,8 @@ def plot_training_data(table: pd.DataFrame, router: str, title: str) -> Figure:
         axis.errorbar(
             place, part["estimate"], yerr=errors, **{**ROUTER_STYLES[router], "linestyle": "none"}, label="here"
         )
-        axis.plot(place, part["paper"], linestyle="none", marker="_", markersize=16, color="black", label="paper")
+        if table["paper"].notna().any():
+            axis.plot(place, part["paper"], linestyle="none", marker="_", markersize=16, color="black", label="paper")
         axis.set_xticks(place, part["training_data"])
         axis.set(xlim=(-0.5, len(part) - 0.5))
         axis.set_title(benchmark, fontsize=10)
