@@ -8,10 +8,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedTokenizerBase
 
-from routing.backbones import keep_layers, load_model, load_tokenizer
+from routing.backbones import keep_layers, load_config, load_model, load_tokenizer
 from routing.classifier import ClassifierRouter
 from routing.encode import PromptEncoder, mend_surrogates
 
@@ -43,7 +44,11 @@ class BertRouter(ClassifierRouter):
     3. the leaderboard is a fixed part of the rating, so that the transformer learns only what prompts change.
     """
 
-    def _load_backbone(self) -> PreTrainedModel:
+    def _load_backbone(self) -> nn.Module:
+        if self.train == "head":  # vectors come from the encoder's cache, which loads the model where it has to
+            unused = nn.Module()
+            unused.config = load_config(self.name, self.revision)
+            return unused
         backbone = load_model(AutoModel, self.name, self.revision)
         if hasattr(backbone, "pooler"):
             backbone.pooler = None  # made from the first token for another task

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_classifier import BATTLES, FAST, PROMPTS, folders, own_cache  # noqa: F401 (fixtures)
+from test_classifier import BATTLES, FAST, PROMPTS, fitted, folders, own_cache  # noqa: F401 (fixtures)
 from tiny_models import tiny_tokenizer
 
 from routing.backbones import load_model
@@ -41,7 +41,7 @@ def test_the_bundled_model_as_an_encoder_is_not_causal():
 
 def test_ratings_are_the_language_model_s_logits_of_the_labels(folders):  # noqa: F811
     """The whole model, run as anyone would run it, unpadded; only differences are ratings."""
-    router = CausalLMRouter(name=folders["llama"], **FAST).fit(BATTLES)
+    router = fitted("llama", folders)
     model, tokenizer = router.language_model()
     numbers = label_numbers(tokenizer, router.labels)
     assert tokenizer.convert_ids_to_tokens(numbers) == ["[[tier 0]]", "[[tier 1]]", "[[tier 2]]"]
@@ -51,9 +51,9 @@ def test_ratings_are_the_language_model_s_logits_of_the_labels(folders):  # noqa
     np.testing.assert_allclose(router.ratings(PROMPTS), expected, atol=0.02)
 
 
-@pytest.mark.parametrize("model", ["llama", "bert"])
-def test_padding_is_not_read(model, folders):  # noqa: F811
-    router = CausalLMRouter(name=folders[model], **FAST).fit(BATTLES)
+@pytest.mark.parametrize(("kind", "train"), [("llama", "all"), ("bert as decoder", "head")])
+def test_padding_is_not_read(kind, train, folders):  # noqa: F811
+    router = fitted(kind, folders, train)
     rows = router._tokenize(PROMPTS)
     with torch.no_grad():
         together = router.model(**pad_rows(rows, left=True))
