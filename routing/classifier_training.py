@@ -169,7 +169,7 @@ def train_model(
         Loss of each battle.
     checkpoints : Path, optional
         Where checkpoints are kept until the training is done; one that was broken off goes on from them. By default
-        they lie in a temporary folder.
+        they lie in a temporary folder; several processes have to be given one.
 
     Returns
     -------
@@ -255,7 +255,8 @@ def train_model(
     if not trainer.state.best_metric < first:
         restore()
     model.eval().requires_grad_(False).to("cpu")
-    shutil.rmtree(folder)
+    if trainer.args.should_save:  # of several processes one
+        shutil.rmtree(folder)
     rows: dict[int, dict[str, float]] = {0: {"held_out": first}}
     for entry in trainer.state.log_history:
         names = {"loss": "training", "eval_loss": "held_out"}

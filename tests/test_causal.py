@@ -81,6 +81,7 @@ def test_a_label_that_the_vocabulary_lacks_is_named():
             label_numbers(tokenizer, ["poem", label])
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
 def test_low_rank_matrices_are_trained_and_merged(folders):  # noqa: F811
     pytest.importorskip("peft")
     router = CausalLMRouter(name=folders["llama"], lora_rank=2, **FAST).fit(BATTLES)
