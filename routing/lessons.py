@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from routing.battles import BattleCodes
+from routing.battles import BattleCodes, number_texts
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ def gather_lessons(codes: BattleCodes, prompts: np.ndarray, leaderboard: np.ndar
         Log-odds.
     model_tier : int array, shape (n_models,)
     """
-    distinct, number = np.unique(prompts.astype(str), return_inverse=True)
+    distinct, number = number_texts(prompts)
     rows = np.argsort(number, kind="stable")
     sides = np.stack([codes.model_a, codes.model_b], axis=1)[rows]
     ratings = leaderboard[sides]
     return Lessons(
-        tuple(distinct.tolist()),
+        tuple(distinct),
         torch.from_numpy(number[rows]),
         torch.from_numpy(model_tier[sides]),
         torch.from_numpy((ratings[:, 0] - ratings[:, 1]).astype(np.float32)),
