@@ -255,7 +255,8 @@ class ClassifierRouter(Router):
         return self._battle_losses(outputs + prior, self.model.log_nu, lessons).mean()
 
     def _build_model(self) -> RatingModel:
-        with torch.random.fork_rng():  # transformers draws what a file lacks, such as a head that is not used here
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)  # transformers draws what a file lacks, such as rows for new tokens
             backbone = self._load_backbone()
             head = nn.Linear(backbone.config.hidden_size, self._n_outputs, bias=False)
         nn.init.zeros_(head.weight)
