@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -65,7 +65,7 @@ class ClassifierRouter(Router):
     learning_rate, head_learning_rate, weight_decay, warmup_share, max_grad_norm
         Of AdamW. Rates rise over the first `warmup_share` of the steps and fall linearly over the rest.
     held_out_share : float
-        Share of the prompts whose battles choose the head's penalty and the step that is kept.
+        Share of the prompts that layers are not trained on, whose battles choose the step that is kept.
     checkpoint_steps : int
         Steps between two looks at the held-out battles; each leaves a checkpoint.
     prior_strength : float
@@ -169,10 +169,10 @@ class ClassifierRouter(Router):
         embeddings : array of str, shape (n_battles,), optional
             The battles' prompts once more; a classifier reads the text itself.
         start : ClassifierRouter, optional
-            A fitted one to go on from: its transformer, head and tiers. The leaderboard is fitted to all `battles`; a
-            model that `start` has not seen joins the tier of nearest mean rating. Trained on are the prompts that
-            `start` did not learn from, and as many of the others, drawn at random, so that these are not forgotten. A
-            head alone is fitted to all again.
+            A fitted one to go on from: its transformer and tiers. The leaderboard is fitted to all `battles`; a model
+            that `start` has not seen joins the tier of nearest mean rating. The head is fitted to the vectors of that
+            transformer, and layers are trained on, on the prompts that `start` did not learn from and as many of the
+            others, drawn at random, so that these are not forgotten. A head alone is fitted to all again.
         checkpoints : Path, optional
             A folder for checkpoints: a fit that was broken off goes on from there. Removed when the fit is done.
 
@@ -232,27 +232,26 @@ class ClassifierRouter(Router):
         n_held_out = int(np.clip(round(self.held_out_share * n_prompts), 1, n_prompts - 1))
         held_out = np.isin(np.arange(n_prompts), rng.permutation(n_prompts)[:n_held_out])
         parts = lessons.part(np.flatnonzero(~held_out)), lessons.part(np.flatnonzero(held_out))
+        learned_from = lessons if self.train == "head" else parts[0]
         if start is None or self.train == "head":
             self.model = self._build_model()
-            prior = self._prior_outputs(lessons)
-            weight, constant = choose_head(
-                self._untrained_vectors(lessons.prompts),
-                held_out,
-                tuple(partial(self._mean_loss, prior=prior, lessons=some) for some in (*parts, lessons)),
-                self._n_outputs,
-                refit=self.train == "head",
-            )
-            self.model.head.weight.copy_(weight)
-            self.output_offset = (prior + constant).numpy()
+            vectors = self._untrained_vectors(learned_from.prompts)
         else:
             self.model = copy.deepcopy(start.model)
-            self.output_offset = start.output_offset
+            rows = self._tokenize(learned_from.prompts)
+            vectors = self.model.run(rows, self.model.vectors, self.device, self.pads_left)
+        prior = self._prior_outputs(learned_from)
+
+        def losses(outputs: torch.Tensor, some: Lessons) -> torch.Tensor:
+            return self._battle_losses(outputs + prior, self.model.log_nu, some)
+
+        self.model.cpu()
+        weight, constant = choose_head(vectors, learned_from, losses, self._n_outputs, rng)
+        self.model.head.weight.copy_(weight)
+        self.output_offset = (prior + constant).numpy()
         self.n_trained, self.curve = self.model.head.weight.numel(), np.empty((0, 3))
         if self.train != "head":
             self._train_layers(*parts, rng, checkpoints)
-
-    def _mean_loss(self, outputs: torch.Tensor, prior: torch.Tensor, lessons: Lessons) -> torch.Tensor:
-        return self._battle_losses(outputs + prior, self.model.log_nu, lessons).mean()
 
     def _build_model(self) -> RatingModel:
         with torch.random.fork_rng():

@@ -77,18 +77,23 @@ class _RatingTrainer(Trainer):
             )
         return (loss, outputs) if return_outputs else loss
 
-    def held_out_loss(self) -> float:
-        """Mean loss of the held-out battles."""
+    def held_out_losses(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses of the held-out battles, summed over each prompt's, and the number of its battles: (n_prompts,)."""
         model = self.model_wrapped
         model.eval()
+        sums, counts = [], []
         with torch.no_grad(), self.accelerator.autocast():
-            batches = (self._prepare_inputs(self.held_out[number]) for number in range(len(self.held_out)))
-            losses = torch.cat([self._losses(model, inputs)[0] for inputs in batches])
+            for number in range(len(self.held_out)):
+                inputs = self._prepare_inputs(self.held_out[number])
+                losses, outputs = self._losses(model, inputs)
+                counts.append(torch.bincount(inputs["prompt"], minlength=len(outputs)).cpu())
+                sums.append(torch.bincount(inputs["prompt"], losses.double(), minlength=len(outputs)).cpu())
         model.train()
-        return losses.double().mean().item()
+        return torch.cat(sums), torch.cat(counts)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        metrics = {f"{metric_key_prefix}_loss": self.held_out_loss()}
+        sums, counts = self.held_out_losses()
+        metrics = {f"{metric_key_prefix}_loss": (sums.sum() / counts.sum()).item()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -147,6 +152,19 @@ def _fingerprint(model: nn.Module, lessons: LessonBatches, plan: TrainingPlan) -
     return digest.hexdigest()
 
 
+def _is_surely_positive(gains: torch.Tensor, counts: torch.Tensor) -> bool:
+    """Whether a mean gain over battles is above its standard error, those of a prompt being no independent ones.
+
+    Parameters
+    ----------
+    gains, counts : tensor, shape (n_prompts,)
+        Sum over each prompt's battles, and their number.
+    """
+    mean = gains.sum() / counts.sum()
+    error = (gains - mean * counts).square().sum().sqrt() / counts.sum()
+    return bool(mean > error)
+
+
 def train_model(
     model: RatingModel,
     lessons: LessonBatches,
@@ -158,7 +176,8 @@ def train_model(
 ) -> pd.DataFrame:
     """Train, in place, what of the model requires a gradient; keep the weights that do best on the held-out battles.
 
-    Where no step does better than the start, the start stays.
+    Where the best step is not better than the start by more than the standard error of that gain, the start stays:
+    a few hundred held-out battles cannot tell smaller gains from chance, of which the best of several steps has most.
 
     Parameters
     ----------
@@ -241,9 +260,10 @@ def train_model(
             callbacks=list(callbacks),
         )
         trainer.remove_callback(PrinterCallback)
-        first = trainer.held_out_loss()
+        first, counts = trainer.held_out_losses()
         try:
             trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+            best, _ = trainer.held_out_losses()
         except BaseException:
             restore()
             if checkpoints is None:
@@ -252,12 +272,12 @@ def train_model(
         finally:
             for name in ("forward", "_original_forward"):  # accelerate has laid its autocast over the model's own
                 model.__dict__.pop(name, None)
-    if not trainer.state.best_metric < first:
+    if not _is_surely_positive(first - best, counts):
         restore()
     model.eval().requires_grad_(False).to("cpu")
     if trainer.args.should_save:  # of several processes one
         shutil.rmtree(folder)
-    rows: dict[int, dict[str, float]] = {0: {"held_out": first}}
+    rows: dict[int, dict[str, float]] = {0: {"held_out": (first.sum() / counts.sum()).item()}}
     for entry in trainer.state.log_history:
         names = {"loss": "training", "eval_loss": "held_out"}
         rows.setdefault(entry["step"], {}).update({names[k]: v for k, v in entry.items() if k in names})

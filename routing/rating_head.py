@@ -17,6 +17,8 @@ from torch.nn import functional
 from routing.lessons import Lessons
 
 LossOfOutputs = Callable[[torch.Tensor], torch.Tensor]
+LossOfBattles = Callable[[torch.Tensor, Lessons], torch.Tensor]
+N_FOLDS = 5
 PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)  # from stiff to free, for vectors of numbers of size 1
 
 
@@ -93,23 +95,22 @@ def fit_head(
 
 
 def choose_head(
-    vectors: torch.Tensor,
-    held_out: np.ndarray,
-    losses: tuple[LossOfOutputs, LossOfOutputs, LossOfOutputs],
-    n_outputs: int,
-    refit: bool,
+    vectors: torch.Tensor, lessons: Lessons, loss: LossOfBattles, n_outputs: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The head with the penalty that does best on held-out prompts; one that knows nothing, if none does better.
+    """The head with the penalty that does best over folds of the prompts; one that knows nothing, if none does better.
+
+    Penalties are tried from stiff to free, until two in a row do worse.
 
     Parameters
     ----------
     vectors : tensor, shape (n_prompts, width)
         Of any size: penalties are of vectors centred and scaled.
-    held_out : bool array, shape (n_prompts,)
-    losses : three functions
-        Mean loss of outputs: of the prompts learned from, of those held out, of all.
-    refit : bool
-        Fit the chosen head to all prompts in the end.
+    lessons : Lessons
+        Of those prompts.
+    loss : function (outputs, lessons) -> losses
+        Of each battle.
+    rng : Generator
+        Of the folds.
 
     Returns
     -------
@@ -117,17 +118,32 @@ def choose_head(
     constant : tensor, shape (n_outputs,)
         Outputs are ``vectors @ weight.T + constant``.
     """
+    n_prompts = len(lessons.prompts)
+    fold = rng.permutation(np.arange(n_prompts) % min(N_FOLDS, n_prompts))
+    chosen = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
+    parts = [(lessons.part(learned), lessons.part(judged)) for learned, judged in chosen]
     centre, scale = vectors.mean(dim=0), vectors.square().mean().sqrt()
     scaled = (vectors - centre).double() / scale
-    learned_from, judged_by = scaled[~held_out], scaled[held_out]
-    weight = torch.zeros(n_outputs, vectors.shape[1], dtype=torch.float64)
-    best, chosen, penalty = losses[1](judged_by @ weight.T), weight, None
+    weights = [torch.zeros(n_outputs, vectors.shape[1], dtype=torch.float64)] * len(parts)
+
+    def judged_loss() -> float:
+        pairs = zip(chosen, parts, weights, strict=True)
+        return sum(float(loss(scaled[rows[1]] @ weight.T, part[1]).sum()) for rows, part, weight in pairs)
+
+    best, penalty, n_worse = judged_loss(), None, 0
     for tried in PENALTIES:
-        weight = fit_head(learned_from, n_outputs, losses[0], tried, weight)
-        loss = losses[1](judged_by @ weight.T)
-        if loss < best:
-            best, chosen, penalty = loss, weight, tried
-    if refit and penalty is not None:
-        chosen = fit_head(scaled, n_outputs, losses[2], penalty, chosen)
-    chosen = chosen / scale
-    return chosen, -(chosen @ centre.double())
+        weights = [
+            fit_head(scaled[rows[0]], n_outputs, lambda out, part=part: loss(out, part[0]).mean(), tried, weight)
+            for rows, part, weight in zip(chosen, parts, weights, strict=True)
+        ]
+        value = judged_loss()
+        n_worse = 0 if value < best else n_worse + 1
+        if value < best:
+            best, penalty = value, tried
+        if n_worse == 2:
+            break
+    weight = torch.zeros_like(weights[0])
+    if penalty is not None:
+        weight = fit_head(scaled, n_outputs, lambda out: loss(out, lessons).mean(), penalty)
+    weight = weight / scale
+    return weight, -(weight @ centre.double())
