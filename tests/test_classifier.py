@@ -137,7 +137,7 @@ def test_without_a_word_to_go_by_ratings_stay_near_the_leaderboard(folders, rng)
     noise = BATTLES.assign(prompt=rng.permutation(BATTLES["prompt"].to_numpy()))
     routers = fitted("bert", folders, "head"), make("bert", folders, train="head").fit(noise)
     spread, noise_spread = (router.ratings(PROMPTS).std(axis=0).max() for router in routers)
-    assert noise_spread < spread / 3
+    assert noise_spread < spread / 2
 
 
 def test_what_is_trained_is_what_was_asked(folders):
