@@ -12,7 +12,8 @@ devices with ``accelerate launch --config_file fsdp.yaml train.py``, where ``acc
 ``distributed_type: FSDP``, ``num_processes: 8``, ``mixed_precision: bf16``, ``fsdp_sharding_strategy: FULL_SHARD``,
 ``fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP``, ``fsdp_state_dict_type: FULL_STATE_DICT``; or, with DeepSpeed,
 ``distributed_type: DEEPSPEED`` and ``zero_stage: 3``. Eight batches of one prompt are then a step of the paper's
-batch size, 8. Tried with two processes on a CPU, and not on eight devices. On one device ``lora_rank=16`` trains small matrices beside the frozen weights instead [Hu22].
+batch size, 8. Tried with two processes on a CPU, and not on eight devices. On one device ``lora_rank=16`` trains small
+matrices beside the frozen weights instead [Hu22].
 """
 
 from __future__ import annotations

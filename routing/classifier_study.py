@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from routing.benchmark_tables import BenchmarkTable
 from routing.bert import BertRouter
 from routing.causal import CausalLMRouter
 from routing.classifier import ClassifierRouter
 from routing.cross_validation import Candidate, assign_folds, nested_lead
-from routing.evaluation import bootstrap_metrics
 from routing.study import PAIR, Study
 from routing.training_cache import RatedRouter, Training
 from routing.training_sets import TrainingSets
+from routing.two_models import Key
 
 TRAINING_DATA = ("arena", "arena+judge", "arena+gold")  # the paper's; those that a study has are trained on
 # The simulated prompts are short, and topics change each model's rating there; real battles are few for each model.
@@ -58,37 +57,30 @@ def rate_benchmarks(training: Training, study: Study) -> RatedRouter:
     return training.rate(study.held_out["prompt"].tolist(), *lists)
 
 
-def evaluate_trainings(
-    rated: dict[str, RatedRouter],
-    study: Study,
-    sets: TrainingSets,
-    router: str,
-    n_resamples: int,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
-    """Every metric of a classifier on each benchmark, after each training, with its interval over prompts.
+def training_leads(rated: dict[str, RatedRouter], study: Study, router: str) -> dict[Key, np.ndarray]:
+    """Leads on every benchmark after each training.
 
     Parameters
     ----------
     rated : dict of RatedRouter
-        By training set.
+        By training set, as `rate_benchmarks` gives them.
     router : str
-        Its name in the table.
-
-    Returns
-    -------
-    DataFrame
-        benchmark, training_data, and the columns of `bootstrap_metrics`. Prompts learned from are left out.
+        Its name in tables and figures.
     """
-    rows = []
-    for training_data, ratings in rated.items():
-        for benchmark, table in study.benchmarks.items():
-            kept = sets.evaluated[training_data][benchmark]
-            lead = ratings.lead(table.prompts["prompt"].tolist(), *PAIR)[kept]
-            strong, weak = (table.quality[model].to_numpy()[kept] for model in PAIR)
-            metrics = bootstrap_metrics({router: lead}, strong, weak, n_resamples, rng)
-            rows.append(metrics.assign(benchmark=benchmark, training_data=training_data))
-    return pd.concat(rows, ignore_index=True)
+    return {
+        Key(training_data, router, benchmark): ratings.lead(table.prompts["prompt"].tolist(), *PAIR)
+        for training_data, ratings in rated.items()
+        for benchmark, table in study.benchmarks.items()
+    }
+
+
+def classifier_leads(profile: str, seed: int, study: Study, sets: TrainingSets) -> dict[Key, np.ndarray]:
+    """Leads of both classifiers on every benchmark; what notebooks 05 and 06 have trained is not trained again."""
+    leads = {}
+    for name, router in {"bert": make_bert(profile, seed), "causal_llm": make_causal(profile, seed)}.items():
+        rated = {data: rate_benchmarks(training, study) for data, training in plan_trainings(router, sets).items()}
+        leads |= training_leads(rated, study, name)
+    return leads
 
 
 def cross_validate_heads(table: BenchmarkTable, seed: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:

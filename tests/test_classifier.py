@@ -21,6 +21,7 @@ from routing.battles import count_pairs, swap_battles
 from routing.bert import BertRouter
 from routing.bradley_terry import fit_bradley_terry
 from routing.causal import CausalLMRouter
+from routing.order import audit_order
 from routing.released_classifiers import ScoreTokenRouter, ThreeLabelRouter
 from routing.router import load_router
 
@@ -287,6 +288,20 @@ def test_what_cannot_be_trained_is_explained(folders, monkeypatch):
 
 
 # -- the released forms ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ours", "released", "model"), [(BertRouter, ThreeLabelRouter, "bert"), (CausalLMRouter, ScoreTokenRouter, "llama")]
+)
+def test_the_audit_clears_ours_and_finds_the_released_form(ours, released, model, folders):
+    settings = FAST | {"name": folders[model], "train": "head"}
+    pair = tuple(BATTLES[["model_a", "model_b"]].iloc[0])
+    audits = [
+        audit_order(lambda *_, kind=kind: kind(**settings), BATTLES, PROMPTS, pair).set_index("exchange")
+        for kind in (ours, released)
+    ]
+    assert (audits[0]["largest_change"] == 0).all() and (audits[0]["raised"] == "").all()
+    assert audits[1].loc["pair when asked", "largest_change"] > 1e-3
 
 
 @pytest.mark.parametrize(("router", "model"), [(ThreeLabelRouter, "bert"), (ScoreTokenRouter, "llama")])

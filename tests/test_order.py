@@ -125,7 +125,8 @@ def test_every_exchange_finds_a_released_fault_and_every_router_is_audited():
     """So no exchange above passes by finding nothing anywhere, and no router is left out of it."""
     found = {exchange for _, exchanges in RELEASED.values() for exchange in exchanges}
     assert found == {*WRITTEN, *NAMED}  # "tied scores": `test_only_an_evaluation_by_rows_sees_the_rows`
-    assert set(ROUTERS) == {type(make()).__name__ for make in MAKERS.values()}
+    classifiers = {"BertRouter", "CausalLMRouter"}  # in test_classifier.py, on models of a few thousand parameters
+    assert set(ROUTERS) == {type(make()).__name__ for make in MAKERS.values()} | classifiers
 
 
 @settings(max_examples=4)
