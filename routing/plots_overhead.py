@@ -1,0 +1,200 @@
+"""The figures of notebook 09: each draws a table, and the table is what `save_figure` writes beside it."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from routing.plots import ROUTER_STYLES, label_line_ends, set_title
+
+
+def _spell(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _rows_of_routers(routers: pd.Series, height: float) -> tuple[Figure, Axes, dict[str, int]]:
+    """An axis with a row a router, the first on top, and the height of each."""
+    names = list(dict.fromkeys(routers))
+    figure, axis = plt.subplots(figsize=(8, height * len(names) + 1.6))
+    place = {name: len(names) - 1 - number for number, name in enumerate(names)}
+    axis.set_yticks(list(place.values()), [_spell(name) for name in names])
+    axis.set_ylim(-0.6, len(names) - 0.4)
+    return figure, axis, place
+
+
+def _draw_interval(axis: Axes, x: float, y: float, low: float, high: float, text: str, **style: object) -> None:
+    """A point, its interval where there is one (each end where it is known), and its value above."""
+    ends = [max(x - low, 0) if np.isfinite(low) else 0, max(high - x, 0) if np.isfinite(high) else 0]
+    axis.errorbar(x, y, xerr=[[ends[0]], [ends[1]]], linestyle="none", **style)
+    axis.annotate(text, (x, y), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+
+
+def plot_throughput(table: pd.DataFrame, title: str) -> Figure:
+    """Requests a second over the size of a batch, a line a router.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `routing.overhead.throughput_table`.
+    """
+    figure, axis = plt.subplots(figsize=(8, 4.4))
+    ends = []
+    for name, part in table.groupby("router", sort=False):
+        error = [
+            part["requests_per_s"] - part["requests_per_s_low"],
+            part["requests_per_s_high"] - part["requests_per_s"],
+        ]
+        axis.errorbar(part["batch"], part["requests_per_s"], yerr=error, **ROUTER_STYLES[name])
+        ends.append(
+            (part["batch"].iloc[-1], part["requests_per_s"].iloc[-1], _spell(name), ROUTER_STYLES[name]["color"])
+        )
+    axis.set(xlabel="requests in a batch", ylabel="requests a second, one core", xscale="log", yscale="log")
+    axis.set_xticks(sizes := sorted(set(table["batch"])), [str(size) for size in sizes])
+    axis.minorticks_off()
+    label_line_ends(axis, ends)
+    set_title(figure, title)
+    return figure
+
+
+def plot_latency(table: pd.DataFrame, title: str) -> Figure:
+    """Median and 99th percentile of single requests, with their intervals.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `routing.overhead.latency_table`.
+    """
+    figure, axis, place = _rows_of_routers(table["router"], 0.5)
+    for row in table.itertuples():
+        color = ROUTER_STYLES[row.router]["color"]
+        fill = {"fmt": "o"} if row.quantile == 0.5 else {"fmt": "D", "markerfacecolor": "white"}
+        text = f"{row.latency_ms:.3g}"
+        _draw_interval(axis, row.latency_ms, place[row.router], row.low, row.high, text, color=color, **fill)
+    axis.set(xlabel="milliseconds for a single request, text in to choice out, one core", xscale="log")
+    marks = [Line2D([], [], color="0.3", marker="o", linestyle="none", label="half of the requests are faster")]
+    marks.append(
+        Line2D([], [], color="0.3", marker="D", markerfacecolor="white", linestyle="none", label="99 % are faster")
+    )
+    figure.legend(handles=marks, loc="outside lower center", ncols=2)
+    set_title(figure, title)
+    return figure
+
+
+def plot_reading_share(table: pd.DataFrame, title: str) -> Figure:
+    """Share of the time that the encoder or transformer takes, a bar a batch size.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `routing.overhead.throughput_table`.
+    """
+    figure, axis, place = _rows_of_routers(table["router"], 0.75)
+    sizes = sorted(table["batch"].unique())
+    height = 0.8 / len(sizes)
+    for row in table.itertuples():
+        y = place[row.router] + 0.4 - height * (sizes.index(row.batch) + 0.5)
+        share = 100 * row.reading_share
+        axis.barh(y, share, 0.9 * height, color="#0173b2")
+        axis.barh(y, 100 - share, 0.9 * height, left=share, color="#de8f05")
+        ends = [[share - 100 * row.reading_share_low], [100 * row.reading_share_high - share]]
+        axis.errorbar(share, y, xerr=ends, color="black", linewidth=1)
+        axis.text(101, y, f"batch {row.batch}: {share:.0f} %", va="center", fontsize=7.5)
+    axis.set(xlabel="share of the time of a request (%)", xlim=(0, 100))
+    boxes = [plt.Rectangle((0, 0), 1, 1, color=color) for color in ("#0173b2", "#de8f05")]
+    labels = ["encoder or transformer: text to vector", "the router's own arithmetic and the choice"]
+    figure.legend(boxes, labels, loc="outside lower center", ncols=2)
+    set_title(figure, title)
+    return figure
+
+
+def plot_memory(table: pd.DataFrame, title: str) -> Figure:
+    """Resident memory and size of the saved files of each router.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The second of `routing.overhead.measure_routers`.
+    """
+    figure, axis, place = _rows_of_routers(table["router"], 0.5)
+    for number, (column, label) in enumerate({"resident_mib": "resident", "saved_mib": "saved"}.items()):
+        y = np.array([place[name] for name in table["router"]]) + 0.2 - 0.4 * number
+        axis.barh(y, table[column], 0.36, color=["#0173b2", "#de8f05"][number], label=label)
+        for value, height in zip(table[column], y, strict=True):
+            axis.annotate(f"{value:,.3g}", (value, height), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.set(xlabel="MiB", xscale="log")
+    axis.margins(x=0.1)
+    handles, labels = axis.get_legend_handles_labels()
+    spelled = {"resident": "resident, after the first batch, encoder included", "saved": "files of the saved router"}
+    figure.legend(handles, [spelled[label] for label in labels], loc="outside lower center", ncols=2)
+    set_title(figure, title)
+    return figure
+
+
+def plot_cost(table: pd.DataFrame, calls_usd: dict[str, float], title: str) -> Figure:
+    """Dollars for a million requests, ours and the paper's, beside the price of the calls that are routed.
+
+    Parameters
+    ----------
+    table : DataFrame
+        router, series ("paper", or a name for ours), usd_per_million, low, high (missing for the paper's).
+    calls_usd : dict
+        Name of a model: dollars of a million calls to it.
+    """
+    figure, axis, place = _rows_of_routers(table["router"], 0.6)
+    series = [name for name in dict.fromkeys(table["series"]) if name != "paper"]
+    marks = {name: {"fmt": "oDs"[number], "color": f"C{number}"} for number, name in enumerate(series)}
+    marks["paper"] = {"fmt": "X", "color": "0.3"}
+    for row in table.itertuples():
+        style = marks[row.series]
+        text = f"{row.usd_per_million:.2g}" if row.usd_per_million < 1 else f"{row.usd_per_million:,.4g}"
+        _draw_interval(axis, row.usd_per_million, place[row.router], row.low, row.high, text, **style)
+    for name, usd in calls_usd.items():
+        axis.axvline(usd, color="0.6", linewidth=1, zorder=0)
+        text = f"{name}:\n{usd:,.0f} $"
+        axis.annotate(text, (usd, 1), (-3, -2), "axes fraction", "offset points", ha="right", va="top", fontsize=8)
+    axis.set(xlabel="dollars for a million requests", xscale="log")
+    handles = [
+        Line2D([], [], color=style["color"], marker=style["fmt"], linestyle="none", label=name)
+        for name, style in marks.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    set_title(figure, title)
+    return figure
+
+
+def plot_growth(table: pd.DataFrame, reading_s: float, title: str) -> Figure:
+    """Time to fit and time of a request, a column for each thing that grows.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `routing.growth.time_growth`.
+    reading_s : float
+        What the encoder takes for a prompt, drawn beside what the router adds.
+    """
+    columns = list(table["grows"].unique())
+    figure, axes = plt.subplots(2, len(columns), figsize=(10.5, 6.2), sharey="row", sharex="col", squeeze=False)
+    for (grows, step), part in table.groupby(["grows", "step"], sort=False):
+        axis = axes[["fit", "request"].index(step), columns.index(grows)]
+        for name, line in part.groupby("router", sort=False):
+            style = dict(ROUTER_STYLES[name.split(",")[0]])
+            if "," in name:
+                style |= {"linestyle": ":", "markerfacecolor": "white"}
+            error = [line["seconds"] - line["low"], line["high"] - line["seconds"]]
+            axis.errorbar(line["size"], line["seconds"], yerr=error, label=_spell(name), **style)
+        axis.set(xscale="log", yscale="log")
+        if step == "request":
+            axis.axhline(reading_s, color="0.6", linewidth=1, zorder=0)
+            axis.set_xlabel({"battles": "battles", "models": "models", "width": "width of the embedding"}[grows])
+    axes[0, 0].set_ylabel("seconds to fit to all battles")
+    axes[1, 0].set_ylabel("seconds a request adds\nto reading its text")
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7.5, "color": "0.4"}
+    axes[1, 0].annotate("the encoder takes", (0, reading_s), (3, 2), **place)
+    handles, labels = axes[0, columns.index("models")].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    set_title(figure, title)
+    return figure
