@@ -25,8 +25,7 @@ SIZES = {
         "width": (64, 192, 384, 768, 1536),
     },
 }
-BASE = {"battles": 10_000, "models": 64, "width": 384}  # what stays as it is while another grows
-BATCH = 16  # requests rated at once
+BATCH, N_BATCHES = 16, 20  # requests rated at once, and how often
 PATIENCE_S = 1.0  # no further run of what has taken so long
 
 
@@ -72,13 +71,17 @@ def _seconds(function: Callable, n_runs: int) -> np.ndarray:
     return np.array(seconds)
 
 
-def time_growth(sizes: dict[str, Sequence[int]], n_runs: int, seed: int) -> pd.DataFrame:
-    """Time to fit, and time of a request, while one of battles, models and width grows and the others are as in `BASE`.
+def time_growth(sizes: dict[str, Sequence[int]], base: dict[str, int], n_runs: int, seed: int) -> pd.DataFrame:
+    """Time to fit, and time of a request, while one of battles, models and width grows.
 
     Parameters
     ----------
     sizes : dict
         "battles", "models", "width": the sizes to time.
+    base : dict
+        The size of each while another grows.
+    n_runs : int
+        How often a fit is timed; batches of requests `N_BATCHES` times.
 
     Returns
     -------
@@ -92,14 +95,14 @@ def time_growth(sizes: dict[str, Sequence[int]], n_runs: int, seed: int) -> pd.D
     rows = []
     for number, (grows, values) in enumerate(sizes.items()):
         for size in values:
-            shape = BASE | {grows: size}
+            shape = base | {grows: size}
             rng = np.random.default_rng(np.random.SeedSequence([seed, number, size]))
             battles, vectors = random_battles(shape["battles"], shape["models"], shape["width"], rng)
             queries = vectors[:BATCH] + vectors[BATCH : 2 * BATCH]
             for name, router in _routers(grows).items():
                 prompts = ["a prompt"] * BATCH if name == "bradley_terry" else queries
                 fit_s = _seconds(lambda: router.fit(battles, vectors), n_runs)  # noqa: B023 - called at once
-                request_s = _seconds(lambda: router.ratings(prompts), n_runs) / BATCH  # noqa: B023
+                request_s = _seconds(lambda: router.ratings(prompts), N_BATCHES) / BATCH  # noqa: B023
                 for step, seconds in (("fit", fit_s), ("request", request_s)):
                     summary = np.median(seconds), seconds.min(), seconds.max(), len(seconds)
                     rows.append((grows, size, name, step, *summary))

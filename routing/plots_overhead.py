@@ -27,10 +27,10 @@ def _rows_of_routers(routers: pd.Series, height: float) -> tuple[Figure, Axes, d
 
 
 def _draw_interval(axis: Axes, x: float, y: float, low: float, high: float, text: str, **style: object) -> None:
-    """A point, its interval where there is one (each end where it is known), and its value above."""
-    ends = [max(x - low, 0) if np.isfinite(low) else 0, max(high - x, 0) if np.isfinite(high) else 0]
-    axis.errorbar(x, y, xerr=[[ends[0]], [ends[1]]], linestyle="none", **style)
-    axis.annotate(text, (x, y), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+    """A point, its interval (either end where it is known), and its value right of it."""
+    low, high = np.fmin(x, low), np.fmax(x, high)
+    axis.errorbar(x, y, xerr=[[x - low], [high - x]], linestyle="none", **style)
+    axis.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
 
 
 def plot_throughput(table: pd.DataFrame, title: str) -> Figure:
@@ -71,9 +71,10 @@ def plot_latency(table: pd.DataFrame, title: str) -> Figure:
     figure, axis, place = _rows_of_routers(table["router"], 0.5)
     for row in table.itertuples():
         color = ROUTER_STYLES[row.router]["color"]
-        fill = {"fmt": "o"} if row.quantile == 0.5 else {"fmt": "D", "markerfacecolor": "white"}
-        text = f"{row.latency_ms:.3g}"
-        _draw_interval(axis, row.latency_ms, place[row.router], row.low, row.high, text, color=color, **fill)
+        half = row.quantile == 0.5
+        fill = {"marker": "o"} if half else {"marker": "D", "markerfacecolor": "white"}
+        y = place[row.router] + (0.17 if half else -0.17)
+        _draw_interval(axis, row.latency_ms, y, row.low, row.high, f"{row.latency_ms:.3g}", color=color, **fill)
     axis.set(xlabel="milliseconds for a single request, text in to choice out, one core", xscale="log")
     marks = [Line2D([], [], color="0.3", marker="o", linestyle="none", label="half of the requests are faster")]
     marks.append(
@@ -146,21 +147,20 @@ def plot_cost(table: pd.DataFrame, calls_usd: dict[str, float], title: str) -> F
     """
     figure, axis, place = _rows_of_routers(table["router"], 0.6)
     series = [name for name in dict.fromkeys(table["series"]) if name != "paper"]
-    marks = {name: {"fmt": "oDs"[number], "color": f"C{number}"} for number, name in enumerate(series)}
-    marks["paper"] = {"fmt": "X", "color": "0.3"}
+    marks = {name: {"marker": "oDs"[number], "color": f"C{number}"} for number, name in enumerate(series)}
+    marks["paper"] = {"marker": "X", "color": "0.3"}
+    height = dict(zip(marks, np.linspace(0.25, -0.25, len(marks)), strict=True))
     for row in table.itertuples():
-        style = marks[row.series]
         text = f"{row.usd_per_million:.2g}" if row.usd_per_million < 1 else f"{row.usd_per_million:,.4g}"
-        _draw_interval(axis, row.usd_per_million, place[row.router], row.low, row.high, text, **style)
+        y = place[row.router] + height[row.series]
+        _draw_interval(axis, row.usd_per_million, y, row.low, row.high, text, **marks[row.series])
     for name, usd in calls_usd.items():
         axis.axvline(usd, color="0.6", linewidth=1, zorder=0)
         text = f"{name}:\n{usd:,.0f} $"
-        axis.annotate(text, (usd, 1), (-3, -2), "axes fraction", "offset points", ha="right", va="top", fontsize=8)
+        place_text = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right", "va": "top"}
+        axis.annotate(text, (usd, 1), (-3, -2), fontsize=8, **place_text)
     axis.set(xlabel="dollars for a million requests", xscale="log")
-    handles = [
-        Line2D([], [], color=style["color"], marker=style["fmt"], linestyle="none", label=name)
-        for name, style in marks.items()
-    ]
+    handles = [Line2D([], [], linestyle="none", label=name, **style) for name, style in marks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     set_title(figure, title)
     return figure
