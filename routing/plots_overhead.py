@@ -30,7 +30,8 @@ def _draw_interval(axis: Axes, x: float, y: float, low: float, high: float, text
     """A point, its interval (either end where it is known), and its value right of it."""
     low, high = np.fmin(x, low), np.fmax(x, high)
     axis.errorbar(x, y, xerr=[[x - low], [high - x]], linestyle="none", **style)
-    axis.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    axis.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8, bbox=box)
 
 
 def plot_throughput(table: pd.DataFrame, title: str) -> Figure:
@@ -176,10 +177,10 @@ def plot_growth(table: pd.DataFrame, reading_s: float, title: str) -> Figure:
     reading_s : float
         What the encoder takes for a prompt, drawn beside what the router adds.
     """
-    columns = list(table["grows"].unique())
+    columns, steps = list(table["grows"].unique()), ["fit", "request"]
     figure, axes = plt.subplots(2, len(columns), figsize=(10.5, 6.2), sharey="row", sharex="col", squeeze=False)
     for (grows, step), part in table.groupby(["grows", "step"], sort=False):
-        axis = axes[["fit", "request"].index(step), columns.index(grows)]
+        axis = axes[steps.index(step), columns.index(grows)]
         for name, line in part.groupby("router", sort=False):
             style = dict(ROUTER_STYLES[name.split(",")[0]])
             if "," in name:
@@ -187,6 +188,8 @@ def plot_growth(table: pd.DataFrame, reading_s: float, title: str) -> Figure:
             error = [line["seconds"] - line["low"], line["high"] - line["seconds"]]
             axis.errorbar(line["size"], line["seconds"], yerr=error, label=_spell(name), **style)
         axis.set(xscale="log", yscale="log")
+        axis.set_xticks(sizes := sorted(set(part["size"])), [f"{size:,}" for size in sizes], fontsize=8)
+        axis.xaxis.minorticks_off()
         if step == "request":
             axis.axhline(reading_s, color="0.6", linewidth=1, zorder=0)
             axis.set_xlabel({"battles": "battles", "models": "models", "width": "width of the embedding"}[grows])
