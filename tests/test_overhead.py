@@ -93,6 +93,35 @@ def test_every_batch_is_timed_and_reading_is_the_encoders_time(battles):
     assert "_vectors" not in vars(router)  # measured no longer
 
 
+class Transformer:
+    def vectors(self) -> np.ndarray:
+        time.sleep(0.004)
+        return np.zeros((1, 2))
+
+
+class TextRouter(BradleyTerryRouter):
+    """Takes the steps of a classifier: tokens, vectors of the transformer, and what it does with these."""
+
+    model = Transformer()
+
+    def _tokenize(self, prompts: list[str]) -> list[str]:
+        time.sleep(0.002)
+        return prompts
+
+    def ratings(self, prompts: list[str]) -> np.ndarray:
+        self.model.vectors()
+        time.sleep(0.05)
+        return super().ratings(self._tokenize(prompts))
+
+
+def test_of_a_classifier_tokenizer_and_transformer_are_reading(battles):
+    router = TextRouter().fit(battles)
+    timings = time_requests(router, Workload(PROMPTS, PAIR, (2,), 1, 6))
+    assert (timings["reading_s"] >= 0.006).all()
+    assert (timings["reading_s"] <= timings["seconds"] - 0.05).all()
+    assert not vars(router.model)
+
+
 def test_a_router_that_reads_nothing_has_no_reading_time(battles):
     timings = time_requests(BradleyTerryRouter().fit(battles), Workload(PROMPTS, PAIR, (2,), 2, 4))
     assert (timings["reading_s"] == 0).all() and (timings["seconds"] > 0).all()
