@@ -5,15 +5,16 @@ Llama 3 8B, as in the paper, on eight devices
 Any causal model of transformers is trained by the same code; the paper's settings are
 
     CausalLMRouter(name="meta-llama/Meta-Llama-3-8B", max_length=2048, batch_size=1, learning_rate=1e-6, n_epochs=1,
-                   accumulation=1, device="cuda", template="...")
+                   device=f"cuda:{os.environ['LOCAL_RANK']}", template="...")
 
 A script ``train.py`` that reads battles and calls ``fit(battles, checkpoints=Path("checkpoints"))`` runs on all
 devices with ``accelerate launch --config_file fsdp.yaml train.py``, where ``accelerate config`` wrote ``fsdp.yaml``:
 ``distributed_type: FSDP``, ``num_processes: 8``, ``mixed_precision: bf16``, ``fsdp_sharding_strategy: FULL_SHARD``,
 ``fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP``, ``fsdp_state_dict_type: FULL_STATE_DICT``; or, with DeepSpeed,
 ``distributed_type: DEEPSPEED`` and ``zero_stage: 3``. Eight batches of one prompt are then a step of the paper's
-batch size, 8. Tried with two processes on a CPU, and not on eight devices. On one device ``lora_rank=16`` trains small
-matrices beside the frozen weights instead [Hu22].
+batch size, 8. On one device ``lora_rank=16`` trains small matrices beside the frozen weights instead [Hu22].
+
+Two processes on a CPU are known to train together and to end in the same weights; eight devices were not tried.
 """
 
 from __future__ import annotations

@@ -283,9 +283,11 @@ class ClassifierRouter(Router):
         ]
         fixed = batches_of_like_length(lengths[1], self.batch_size)
         rows = tokens if whole else [self.model.states_below_last(part, self.device, self.pads_left) for part in tokens]
+        names = {item.name for item in fields(self)}
         plan = TrainingPlan(
-            **{item.name: getattr(self, item.name) for item in fields(TrainingPlan) if hasattr(self, item.name)},
+            **{item.name: getattr(self, item.name) for item in fields(TrainingPlan) if item.name in names},
             bfloat16=has_bfloat16(self.device),
+            on_cpu=torch.device(self.device).type == "cpu",
         )
         with nullcontext() if whole else last_layer_only(self.model.backbone):
             curve = train_model(

@@ -47,7 +47,7 @@ class TrainingPlan:
     checkpoint_steps: int  # steps between two looks at the held-out battles, each with a checkpoint
     bfloat16: bool
     seed: int
-    device: str
+    on_cpu: bool
 
 
 class _RatingTrainer(Trainer):
@@ -231,7 +231,7 @@ def train_model(
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         bf16=plan.bfloat16,
-        use_cpu=plan.device == "cpu",
+        use_cpu=plan.on_cpu,
         dataloader_pin_memory=False,
         remove_unused_columns=False,
         logging_nan_inf_filter=False,
