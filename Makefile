@@ -20,6 +20,7 @@ reproduce: setup
 
 reproduce-full: setup
 	$(RUN) run --profile full --resume
+	.venv/bin/python results/readme.py
 
 test: setup lint
 	.venv/bin/python -m pytest

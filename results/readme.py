@@ -1,4 +1,4 @@
-"""Fill the README's numbers from the CSVs beside this file: ``python results/readme.py``.
+"""Fill the README's numbers from the CSVs beside this file: ``python results/readme.py``, after a full run.
 
 A number is written as ``0.689<!--07_two_models/gold_labels.csv|benchmark=MMLU|metric=apgr|estimate|.3f-->``: file, the
 conditions that pick one row, its column, and how it is formatted. The table of the paper's figures beside ours stands
@@ -7,10 +7,14 @@ between ``<!--paper and ours-->`` and ``<!--end-->``.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pandas as pd
+
+from routing.paper import read_paper_tables
+from routing.study import PAIR
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
@@ -24,25 +28,37 @@ ROUTERS = {
 }
 
 
+def write_tables(folder: Path = FOLDER) -> None:
+    """Write ``minutes.csv``, how long each notebook ran, and ``paper_best.csv``, the paper's best, into ``tables``."""
+    manifests = sorted(folder.glob("[0-9][0-9]_*/manifest.json"))
+    seconds = {path.parent.name[:2]: json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in manifests}
+    table = pd.DataFrame({"notebook": list(seconds), "minutes": [value / 60 for value in seconds.values()]})
+    table.to_csv(folder / "tables" / "minutes.csv", index=False, float_format="%.2f", lineterminator="\n")
+    paper = read_paper_tables()
+    best = paper[paper["strong"] == PAIR[0]].groupby("benchmark", sort=False)["apgr"].max().reset_index()
+    best.to_csv(folder / "tables" / "paper_best.csv", index=False, lineterminator="\n")
+
+
 def look_up(source: str, folder: Path = FOLDER) -> str:
     """The number that a marker names, formatted.
 
     Raises
     ------
     ValueError
-        The conditions pick no row or several; the message gives the marker.
+        The conditions pick no value or several; the message gives the marker.
     """
     file, *conditions, column, style = source.split("|")
-    table = pd.read_csv(folder / file)
+    table = pd.read_csv(folder / file, dtype={"notebook": "str"})
     for condition in conditions:
         name, value = condition.split("=", 1)
         values = table[name]
         table = (
             table[values == float(value)] if pd.api.types.is_float_dtype(values) else table[values.astype(str) == value]
         )
-    if len(table) != 1:
-        raise ValueError(f"{len(table)} rows instead of one for {source}")
-    return format(table[column].iloc[0], style)
+    values = table[column].unique()
+    if len(values) != 1:
+        raise ValueError(f"{len(values)} values instead of one for {source}")
+    return format(values[0], style)
 
 
 def compare_table(folder: Path = FOLDER) -> str:
@@ -71,4 +87,5 @@ def fill(text: str, folder: Path = FOLDER) -> str:
 
 
 if __name__ == "__main__":
+    write_tables()
     README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")

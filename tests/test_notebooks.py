@@ -6,6 +6,8 @@ import ast
 import json
 import re
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,3 +177,11 @@ def test_the_notebook_runs_and_leaves_figures_with_their_numbers(path, tmp_path)
     assert manifest["name"] == path.stem
     assert manifest["parameters"]["profile"] == "smoke"
     assert set(outcome.figures) <= set(manifest["outputs"])
+
+
+def test_papermill_alone_runs_a_notebook_from_any_folder(tmp_path):
+    command = [sys.executable, "-m", "papermill", str(FOLDER / "01_bradley_terry.ipynb"), "out.ipynb"]
+    command += ["-p", "profile", "smoke", "-k", KERNEL, "--no-progress-bar"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/notebook/01_bradley_terry/manifest.json").is_file()

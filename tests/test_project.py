@@ -81,14 +81,6 @@ print(sorted(heavy))
     assert list(tmp_path.iterdir()) == []
 
 
-README_CODE = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
-
-
-@pytest.mark.parametrize("code", README_CODE, ids=range(len(README_CODE)))
-def test_code_in_the_readme_runs(code, tmp_path):
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path, capture_output=True)
-
-
 def test_links_of_the_readme_lead_somewhere():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8")):
         assert (ROOT / target).exists(), f"README links {target}, which is not there"
