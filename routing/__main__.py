@@ -14,6 +14,8 @@ ROUTERS = {  # what --router names: a class of `routing.router.ROUTERS`
     "bt": "BradleyTerryRouter",
     "sw": "SimilarityRouter",
     "mf": "MatrixFactorizationRouter",
+    "bert": "BertRouter",
+    "causal": "CausalLMRouter",
 }
 
 
