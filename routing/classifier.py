@@ -65,7 +65,10 @@ class ClassifierRouter(Router):
     learning_rate, head_learning_rate, weight_decay, warmup_share, max_grad_norm
         Of AdamW. Rates rise over the first `warmup_share` of the steps and fall linearly over the rest.
     held_out_share : float
-        Share of the prompts that layers are not trained on, whose battles choose the step that is kept.
+        Share of the prompts that layers are not trained on; the loss of their battles is the learning curve.
+    early_stopping : bool
+        Keep the step that does best on the held-out battles, or the head alone where no step is surely better than
+        it. Otherwise the last step is kept, as RouteLLM does.
     checkpoint_steps : int
         Steps between two looks at the held-out battles; each leaves a checkpoint.
     prior_strength : float
@@ -99,6 +102,7 @@ class ClassifierRouter(Router):
     warmup_share: float = 0.1
     max_grad_norm: float = 1.0
     held_out_share: float = 0.1
+    early_stopping: bool = True
     checkpoint_steps: int = 100
     prior_strength: float = 0.1
     seed: int = 0

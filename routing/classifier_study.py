@@ -22,6 +22,7 @@ SETTINGS = {
     "quick": SIMULATED | {"max_length": 40, "checkpoint_steps": 20},
     "full": {"n_tiers": 10, "max_length": 128, "batch_size": 16},
 }
+LAST_STEP = {"early_stopping": False}  # as the paper's; what is seen is what training did, better or worse
 
 GOLD_HEADS = {"layer 4": {"n_layers": 4, "max_length": 256}, "last layer": {}}  # what a head on gold labels may see
 
@@ -29,13 +30,13 @@ GOLD_HEADS = {"layer 4": {"n_layers": 4, "max_length": 256}, "last layer": {}}  
 def make_bert(profile: str, seed: int, train: str = "all") -> BertRouter:
     """The BERT classifier of a profile, not fitted; `train` as `ClassifierRouter`."""
     rates = {} if profile == "full" else {"learning_rate": 1e-4, "head_learning_rate": 1e-3}
-    return BertRouter(train=train, seed=seed, **SETTINGS[profile], **rates)
+    return BertRouter(train=train, seed=seed, **SETTINGS[profile], **rates, **LAST_STEP)
 
 
 def make_causal(profile: str, seed: int, train: str = "all") -> CausalLMRouter:
     """The causal LLM classifier of a profile, not fitted; `train` as `ClassifierRouter`."""
     rates = {} if profile == "full" else {"learning_rate": 2e-4, "head_learning_rate": 1e-3}
-    return CausalLMRouter(train=train, seed=seed, **SETTINGS[profile], **rates)
+    return CausalLMRouter(train=train, seed=seed, **SETTINGS[profile], **rates, **LAST_STEP)
 
 
 def plan_trainings(router: ClassifierRouter, sets: TrainingSets) -> dict[str, Training]:

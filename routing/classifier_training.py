@@ -45,6 +45,7 @@ class TrainingPlan:
     max_grad_norm: float
     accumulation: int  # batches a step
     checkpoint_steps: int  # steps between two looks at the held-out battles, each with a checkpoint
+    early_stopping: bool  # whether the step that is kept is the best one on the held-out battles, or the last one
     bfloat16: bool
     seed: int
     on_cpu: bool
@@ -174,10 +175,11 @@ def train_model(
     checkpoints: Path | None = None,
     callbacks: tuple[TrainerCallback, ...] = (),
 ) -> pd.DataFrame:
-    """Train, in place, what of the model requires a gradient; keep the weights that do best on the held-out battles.
+    """Train, in place, what of the model requires a gradient.
 
-    Where the best step is not better than the start by more than the standard error of that gain, the start stays:
-    a few hundred held-out battles cannot tell smaller gains from chance, of which the best of several steps has most.
+    With early stopping the step that does best on the held-out battles is kept. Where it is not better than the start
+    by more than the standard error of that gain, the start stays: a few hundred held-out battles cannot tell smaller
+    gains from chance, of which the best of several steps has most.
 
     Parameters
     ----------
@@ -227,7 +229,7 @@ def train_model(
         save_steps=interval,
         logging_steps=max(1, interval // 5),
         save_total_limit=1,  # beside the best one
-        load_best_model_at_end=True,
+        load_best_model_at_end=plan.early_stopping,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         bf16=plan.bfloat16,
@@ -263,7 +265,7 @@ def train_model(
         first, counts = trainer.held_out_losses()
         try:
             trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-            best, _ = trainer.held_out_losses()
+            kept, _ = trainer.held_out_losses()
         except BaseException:
             restore()
             if checkpoints is None:
@@ -272,7 +274,7 @@ def train_model(
         finally:
             for name in ("forward", "_original_forward"):  # accelerate has laid its autocast over the model's own
                 model.__dict__.pop(name, None)
-    if not _is_surely_positive(first - best, counts):
+    if plan.early_stopping and not _is_surely_positive(first - kept, counts):
         restore()
     model.eval().requires_grad_(False).to("cpu")
     if trainer.args.should_save:  # of several processes one

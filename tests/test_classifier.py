@@ -133,6 +133,16 @@ def test_the_start_stays_where_training_does_not_help(train, folders):
     np.testing.assert_array_equal(wild.ratings(PROMPTS), still.ratings(PROMPTS))
 
 
+def test_without_early_stopping_the_last_step_stays(folders):
+    """However bad: the same training with and without differs in what is kept alone."""
+    wild = {"learning_rate": 0.3, "head_learning_rate": 0.3, "n_epochs": 2}
+    last, best = (make("bert", folders, early_stopping=stops, **wild).fit(BATTLES) for stops in (False, True))
+    pd.testing.assert_frame_equal(last.learning_curve, best.learning_curve)
+    held_out = last.learning_curve["held_out"].dropna()
+    assert held_out.iloc[-1] > held_out.min()
+    assert not np.array_equal(last.ratings(PROMPTS), best.ratings(PROMPTS))
+
+
 def test_without_a_word_to_go_by_ratings_stay_near_the_leaderboard(folders, rng):
     """Outcomes shuffled over the prompts: penalties that do best over folds are stiff, and ratings hardly move."""
     noise = BATTLES.assign(prompt=rng.permutation(BATTLES["prompt"].to_numpy()))
