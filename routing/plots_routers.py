@@ -75,7 +75,7 @@ def plot_neighbours(table: pd.DataFrame, title: str) -> Figure:
         axis.barh(range(len(part)), part["weight"], color="C0")
         axis.set_yticks(range(len(part)), [textwrap.shorten(text, 64, placeholder=" …") for text in part["neighbour"]])
         axis.tick_params(axis="y", labelsize=7.5, length=0)
-        axis.set_title(f"for: {textwrap.shorten(prompt, 72, placeholder=' …')}", fontsize=9)
+        axis.set_title(f"for: {textwrap.shorten(prompt, 66, placeholder=' …')}", fontsize=9)
     np.atleast_1d(axes)[-1].set(xlabel="weight in the fit (most similar prompt: 1)")
     set_title(figure, title)
     return figure
