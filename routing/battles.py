@@ -227,6 +227,23 @@ def count_pairs(battles: pd.DataFrame, weights: np.ndarray | None = None) -> Pai
     return sum_outcomes(*codes, weights)
 
 
+def pair_codes(n_models: int, model_a: np.ndarray, model_b: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+    """What each battle counts for as one integer, whichever way round it is written: (n_battles,) int64.
+
+    ``3 * (low * n_models + high) + outcome``, where `low` is the smaller of the two models' indices and the outcome is
+    seen from it; arguments as the fields of `BattleCodes`.
+    """
+    exchanged = model_a > model_b
+    low, high = np.where(exchanged, model_b, model_a), np.where(exchanged, model_a, model_b)
+    return (low * n_models + high) * 3 + np.where(exchanged, 2 - outcome, outcome)
+
+
+def split_codes(n_models: int, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two models and the outcome that `pair_codes` made one integer of; three arrays (n_battles,)."""
+    pair, outcome = np.divmod(codes, 3)
+    return *np.divmod(pair, n_models), outcome
+
+
 def sum_outcomes(
     models: tuple[str, ...],
     model_a: np.ndarray,
@@ -235,15 +252,17 @@ def sum_outcomes(
     weights: np.ndarray | None = None,
 ) -> PairCounts:
     """Pair counts of battles that are integers already; arguments as the fields of `BattleCodes`."""
+    return sum_codes(models, pair_codes(len(models), model_a, model_b, outcome), weights)
+
+
+def sum_codes(models: tuple[str, ...], codes: np.ndarray, weights: np.ndarray | None = None) -> PairCounts:
+    """Pair counts of battles given as `pair_codes`."""
     n_models = len(models)
-    exchanged = model_a > model_b
-    low, high = np.where(exchanged, model_b, model_a), np.where(exchanged, model_a, model_b)
-    cell = (low * n_models + high) * 3 + np.where(exchanged, 2 - outcome, outcome)
     if weights is not None:
         # A sum of floats depends on its order. Sorted within each cell, it cannot depend on the order of rows.
-        order = np.lexsort((weights, cell))
-        cell, weights = cell[order], weights[order]
-    counts = np.bincount(cell, weights, minlength=3 * n_models**2).reshape(n_models, n_models, 3).astype(float)
+        order = np.lexsort((weights, codes))
+        codes, weights = codes[order], weights[order]
+    counts = np.bincount(codes, weights, minlength=3 * n_models**2).reshape(n_models, n_models, 3).astype(float)
     return PairCounts(models, counts[..., 0] + counts[..., 2].T, counts[..., 1] + counts[..., 1].T)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from routing.battles import BattleCodes, canonical_order, count_pairs, encode_battles
+from routing.battles import BattleCodes, canonical_order, count_pairs, encode_battles, validate_battles
 from routing.bradley_terry import fit_bradley_terry
 from routing.encode import PromptEncoder, unit_rows
 from routing.provenance import hash_file, write_json
@@ -244,19 +244,23 @@ class EmbeddingRouter(Router):
     encoder: PromptEncoder = field(default_factory=PromptEncoder, kw_only=True)
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
-        if "prompt" not in battles.columns:
-            raise ValueError(f"a {type(self).__name__} learns from prompts: the battle table lacks column prompt")
+        vectors = self._battle_vectors(battles, embeddings)
         ordered = canonical_order(battles.reset_index(drop=True))
-        if embeddings is None:
-            vectors = self.encoder.encode(battles["prompt"].tolist())
-        else:
-            vectors = unit_rows(embeddings)
-            if len(vectors) != len(battles):
-                raise ValueError(f"{len(vectors)} embeddings for {len(battles)} battles; give one a battle")
         codes = encode_battles(ordered)
         self.models = codes.models
         self._learn(codes, ordered["prompt"].to_numpy(), vectors[ordered.index])
         return self
+
+    def _battle_vectors(self, battles: pd.DataFrame, embeddings: np.ndarray | None) -> np.ndarray:
+        """Unit vectors of battles' prompts, (n_battles, width): those given, or by the router's encoder."""
+        if "prompt" not in battles.columns:
+            raise ValueError(f"a {type(self).__name__} learns from prompts: the battle table lacks column prompt")
+        if embeddings is None:
+            return self.encoder.encode(validate_battles(battles)["prompt"].tolist())
+        vectors = unit_rows(embeddings)
+        if len(vectors) != len(battles):
+            raise ValueError(f"{len(vectors)} embeddings for {len(battles)} battles; give one a battle")
+        return vectors
 
     @abstractmethod
     def _learn(self, codes: BattleCodes, prompts: np.ndarray, vectors: np.ndarray) -> None:

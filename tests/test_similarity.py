@@ -7,9 +7,11 @@ from sklearn.linear_model import LogisticRegression
 from test_router import ENCODER, QUESTIONS, battles, embed  # noqa: F401 (battles is a fixture)
 
 from routing import similarity
-from routing.battles import canonical_order, count_pairs, encode_battles
+from routing.battles import canonical_order, count_pairs, encode_battles, swap_battles
 from routing.bradley_terry import fit_bradley_terry
-from routing.similarity import SimilarityRouter
+from routing.encode import PromptEncoder, unit_rows
+from routing.router import load_router
+from routing.similarity import SimilarityRouter, cosines, sum_runs
 
 
 def fit_rows(router: SimilarityRouter, table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
@@ -83,6 +85,7 @@ def test_prompts_in_batches_are_rated_as_in_one(battles, monkeypatch):  # noqa: 
         ({"gamma": 0.5}, "gamma is 0.5"),
         ({"prior_strength": -1}, "precision"),
         ({"ties": "drop"}, "'davidson' or 'half'"),
+        ({"precision": "half"}, "'single' or 'double'"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -95,3 +98,66 @@ def test_a_prompt_that_resembles_nothing_is_named(battles):  # noqa: F811
     opposite = -router.battle_vectors.mean(axis=0, keepdims=True)
     with pytest.raises(ValueError, match="prompt 0 of the batch resembles no battle"):
         router.ratings(opposite)
+
+
+def split_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two halves, of which the second alone knows one of the models."""
+    newcomer = table["model_a"].iloc[0]
+    late = (table["model_a"] == newcomer) | (table["model_b"] == newcomer) | (np.arange(len(table)) % 3 == 0)
+    return table[~late], table[late]
+
+
+@pytest.mark.parametrize("settings", [{"n_tiers": 2}, {"n_tiers": None, "prior_strength": 0.5}])
+def test_battles_added_give_the_router_fitted_to_all_bit_for_bit(battles, tmp_path, settings):  # noqa: F811
+    before, after = split_rows(battles)
+    assert set(after["model_a"]) - set(before["model_a"]) - set(before["model_b"])
+    whole = SimilarityRouter(encoder=ENCODER, **settings).fit(battles)
+    exchanged = swap_battles(after.sample(frac=1, random_state=1))
+    grown = SimilarityRouter(encoder=ENCODER, **settings).fit(before).add(exchanged)
+    SimilarityRouter(encoder=PromptEncoder(), **settings).fit(before, embed(before["prompt"].tolist())).save(
+        tmp_path / "router"
+    )
+    loaded = load_router(tmp_path / "router").add(after, embed(after["prompt"].tolist()))
+    one_by_one = SimilarityRouter(encoder=ENCODER, **settings).fit(before)
+    for row in range(0, len(after), 40):
+        one_by_one.add(after.iloc[row : row + 40])
+    for router in (grown, loaded, one_by_one):
+        assert router.models == whole.models and router.tie == whole.tie
+        for name, array in whole._arrays().items():
+            np.testing.assert_array_equal(getattr(router, name), array, err_msg=name)
+        np.testing.assert_array_equal(router.ratings(embed(QUESTIONS)), whole.ratings(embed(QUESTIONS)))
+    assert list(grown.battle_prompts) == list(whole.battle_prompts)
+
+
+def test_battles_that_cannot_be_added_change_nothing(battles):  # noqa: F811
+    router = SimilarityRouter(n_tiers=None, encoder=ENCODER).fit(battles)
+    before = router.ratings(QUESTIONS)
+    lost = pd.DataFrame({"prompt": ["p"], "model_a": ["newcomer"], "model_b": router.models[0], "winner": "model_b"})
+    with pytest.raises(ValueError, match="newcomer lost every battle"):
+        router.add(lost)
+    with pytest.raises(ValueError, match="embeddings of width 3; this router learned on width"):
+        router.add(lost, np.ones((1, 3)))
+    with pytest.raises(RuntimeError, match="call fit before add"):
+        SimilarityRouter(encoder=ENCODER).add(lost)
+    np.testing.assert_array_equal(router.ratings(QUESTIONS), before)
+    assert "newcomer" not in router.models
+
+
+def test_in_double_precision_neither_batches_nor_the_order_of_rows_move_a_rating(rng):
+    vectors = unit_rows(rng.normal(size=(3000, 384)).astype(np.float32) + 0.1)
+    queries = vectors[:40] + np.float32(0.02)
+    most = cosines(queries, vectors, "double").max(axis=1)
+    exact = queries.astype(float) @ vectors.astype(float).T
+    np.testing.assert_array_equal(cosines(queries, vectors, "double"), exact.astype(np.float32))
+    shuffled = rng.permutation(3000)
+    whole = sum_runs(cosines(queries, vectors, "double"), most, 10.0, np.array([0]))
+    parts = [
+        sum_runs(cosines(queries, vectors[rows], "double"), most, 10.0, np.array([0]))
+        for rows in np.array_split(shuffled, 7)
+    ]
+    np.testing.assert_allclose(sum(parts), whole, rtol=1e-12)
+    alone = [
+        sum_runs(cosines(q[None], vectors, "double"), m[None], 10.0, np.array([0]))
+        for q, m in zip(queries, most, strict=True)
+    ]
+    np.testing.assert_allclose(np.concatenate(alone), whole, rtol=1e-12)
