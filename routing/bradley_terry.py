@@ -8,6 +8,7 @@ never on rows: 129 models and 1.67 million votes are 3,460 numbers of each outco
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -203,6 +204,52 @@ def _sandwich(pairs: PairSums, terms: OutcomeTerms, n_models: int, has_tie: bool
     return (covariance + covariance.T) / 2
 
 
+class Resampling(NamedTuple):
+    """What every block of bootstrap resamples starts from; made by `prepare_resampling`."""
+
+    models: tuple[str, ...]
+    pairs: PairSums  # one problem: the counts themselves
+    ties: str
+    solved_as: str
+    prior_strength: float
+    start: np.ndarray  # (n_models,) the ratings of the counts
+
+    def blocks(self, n_resamples: int, rng: np.random.Generator) -> list[tuple[int, int, np.random.SeedSequence]]:
+        """Number of the first resample, number of resamples and seed of each block.
+
+        A block has a seed of its own, so that blocks may be drawn in any order and in any process.
+        """
+        size = int(np.clip(16_000_000 // max(self.pairs.outcomes.size, len(self.models) ** 2), 1, 64))  # <= 128 MB each
+        begins = range(0, n_resamples, size)
+        seeds = rng.bit_generator.seed_seq.spawn(len(begins))
+        return [(begin, min(size, n_resamples - begin), seed) for begin, seed in zip(begins, seeds, strict=True)]
+
+
+def prepare_resampling(counts: PairCounts, ties: str = "half", prior_strength: float = 0.0) -> Resampling:
+    """The fit that resamples start from, once it is known that `counts` can be resampled; as `bootstrap_ratings`."""
+    fit = fit_bradley_terry(counts, ties, prior_strength)
+    n_battles = round(counts.n_battles)
+    if abs(n_battles - counts.n_battles) > 1e-9 * n_battles:
+        raise ValueError(f"the counts add up to {counts.n_battles} battles; only whole battles can be drawn again")
+    pairs = pair_sums(_drop_ties(counts) if ties == "drop" else counts)
+    return Resampling(counts.models, pairs, ties, _solved_as(counts, ties)[0], prior_strength, fit.ratings.to_numpy())
+
+
+def resample_ratings(resampling: Resampling, first: int, size: int, seed: np.random.SeedSequence) -> np.ndarray:
+    """Ratings of one block of resamples, (size, n_models); `first` numbers them in messages."""
+    pairs, n_models = resampling.pairs, len(resampling.models)
+    cells = pairs.outcomes[:, 0, :].T.ravel()
+    n_drawn = round(cells.sum())  # without the ties where these are dropped
+    drawn = np.random.default_rng(seed).multinomial(n_drawn, cells / cells.sum(), size=size).astype(float)
+    outcomes = np.ascontiguousarray(drawn.reshape(size, -1, 3).transpose(2, 0, 1))
+    problems = PairSums(pairs.first, pairs.second, outcomes)
+    result = solve_ratings(problems, n_models, resampling.solved_as, resampling.prior_strength, start=resampling.start)
+    if not result.converged.all():
+        failed = int(np.argmin(result.converged))
+        _raise_for_resample(resampling.models, pairs, outcomes[:, failed], resampling.ties, first + failed)
+    return result.ratings
+
+
 def bootstrap_ratings(
     counts: PairCounts,
     n_resamples: int,
@@ -213,39 +260,17 @@ def bootstrap_ratings(
     """Ratings refitted on resampled battles: (n_resamples, n_models), log-odds, each row of mean 0.
 
     Battles are drawn with replacement. As (a, b, a wins) and (b, a, b wins) are one and the same outcome here,
-    the draw with a given seed does not depend on how the battles were written.
+    the draw with a given seed does not depend on how the battles were written. Blocks of resamples draw from
+    children of the generator's seed (`SeedSequence.spawn`): a second call with the same generator draws anew.
 
     Raises
     ------
     ValueError
         Counts that do not add up to a whole number of battles, and as `fit_bradley_terry`, also for a resample.
     """
-    fit = fit_bradley_terry(counts, ties, prior_strength)
-    n_battles = round(counts.n_battles)
-    if abs(n_battles - counts.n_battles) > 1e-9 * n_battles:
-        raise ValueError(f"the counts add up to {counts.n_battles} battles; only whole battles can be drawn again")
-    n_models = len(counts.models)
-    pairs = pair_sums(_drop_ties(counts) if ties == "drop" else counts)
-    cells = pairs.outcomes[:, 0, :].T.ravel()
-    n_drawn = round(cells.sum())  # without the ties where these are dropped
-    chunk = int(np.clip(16_000_000 // max(cells.size, n_models**2), 1, 64))  # at most about 128 MB an array
-    resampled = np.empty((n_resamples, n_models))
-    for begin in range(0, n_resamples, chunk):
-        size = min(chunk, n_resamples - begin)
-        drawn = rng.multinomial(n_drawn, cells / cells.sum(), size=size).astype(float)
-        outcomes = np.ascontiguousarray(drawn.reshape(size, -1, 3).transpose(2, 0, 1))
-        result = solve_ratings(
-            PairSums(pairs.first, pairs.second, outcomes),
-            n_models,
-            _solved_as(counts, ties)[0],
-            prior_strength,
-            start=fit.ratings.to_numpy(),
-        )
-        if not result.converged.all():
-            failed = int(np.argmin(result.converged))
-            _raise_for_resample(counts.models, pairs, outcomes[:, failed], ties, begin + failed)
-        resampled[begin : begin + size] = result.ratings
-    return resampled
+    resampling = prepare_resampling(counts, ties, prior_strength)
+    blocks = [resample_ratings(resampling, *block) for block in resampling.blocks(n_resamples, rng)]
+    return np.concatenate([np.empty((0, len(counts.models))), *blocks])
 
 
 def _raise_for_resample(models: tuple[str, ...], pairs: PairSums, outcomes: np.ndarray, ties: str, number: int) -> None:

@@ -83,11 +83,11 @@ def weigh(similarity: np.ndarray, most_similar: np.ndarray, gamma: float) -> np.
 
 
 def sum_runs(similarity: np.ndarray, most_similar: np.ndarray, gamma: float, starts: np.ndarray) -> np.ndarray:
-    """Weights summed over runs of battles that begin at `starts`: (n_prompts, n_runs) float64; overwrites cosines."""
+    """Weights summed over the runs of battles that begin at `starts`: (n_prompts, n_runs) float64."""
     sums = np.empty((len(similarity), len(starts)))
     for begin in range(0, len(similarity), CACHED_ROWS):  # a few rows at a time stay in the processor's cache
         rows = slice(begin, begin + CACHED_ROWS)
-        weights = weigh(similarity[rows], most_similar[rows], gamma)
+        weights = weigh(similarity[rows].copy(), most_similar[rows], gamma)
         sums[rows] = np.add.reduceat(weights, starts, axis=1, dtype=np.float64)
     return sums
 
@@ -211,11 +211,7 @@ class SimilarityRouter(EmbeddingRouter):
         if not hasattr(self, "battle_codes"):
             raise RuntimeError("this SimilarityRouter has not been fitted; call fit before add")
         codes = encode_battles(battles)
-        vectors = self._battle_vectors(battles, embeddings)
-        if vectors.shape[1] != self.battle_vectors.shape[1]:
-            raise ValueError(
-                f"embeddings of width {vectors.shape[1]}; this router learned on width {self.battle_vectors.shape[1]}"
-            )
+        vectors = self._check_width(self._battle_vectors(battles, embeddings))
         models = tuple(sorted({*self.models, *codes.models}))
         position = {name: number for number, name in enumerate(models)}
         renumbered = []
@@ -231,7 +227,7 @@ class SimilarityRouter(EmbeddingRouter):
         renewed._arrange(
             np.concatenate(renumbered),
             np.concatenate([known, battles["prompt"].to_numpy(dtype=object)]),
-            np.concatenate([self.battle_vectors, vectors.astype(np.float32, copy=False)]),
+            np.concatenate([self.battle_vectors, vectors]),
         )
         vars(self).update(vars(renewed))
         return self
@@ -251,14 +247,19 @@ class SimilarityRouter(EmbeddingRouter):
     def ratings(self, prompts: Prompts) -> np.ndarray:
         return self.tier_level_ratings(self._vectors(prompts))[:, self.model_tier]
 
+    @property
+    def _width(self) -> int:
+        return self.battle_vectors.shape[1]
+
+    def _check_width(self, vectors: np.ndarray) -> np.ndarray:
+        if vectors.shape[1] != self._width:
+            raise ValueError(f"embeddings of width {vectors.shape[1]}; this router learned on width {self._width}")
+        return vectors.astype(np.float32, copy=False)
+
     def tier_level_ratings(self, vectors: np.ndarray) -> np.ndarray:
         """Ratings of the tiers on prompts given as unit vectors: (n_prompts, n_tiers), log-odds."""
-        vectors = np.asarray(vectors, dtype=np.float32)
+        vectors = self._check_width(vectors)
         n_battles, n_tiers = len(self.battle_vectors), len(self.tier_ratings)
-        if vectors.shape[1] != self.battle_vectors.shape[1]:
-            raise ValueError(
-                f"embeddings of width {vectors.shape[1]}; this router learned on width {self.battle_vectors.shape[1]}"
-            )
         # Two arrays of n_tiers x n_tiers a prompt are what Newton's method holds beside the similarities.
         batch = int(np.clip(BLOCK_BYTES // (4 * n_battles + 64 * n_tiers**2), 1, MAX_BATCH))
         rated = np.empty((len(vectors), n_tiers))
