@@ -36,12 +36,22 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="FOLDER", help="where they are")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: runs/<profile>")
     parser.add_argument("--resume", action="store_true", help="skip what ran well with the same code and parameters")
+    parser.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="NAME=A,B,...",
+        help="run with each of these values of a parameter; repeated: with every combination",
+    )
+    parser.add_argument("--cluster", metavar="ADDRESS|local:N", help="run on a Dask cluster, or on N local workers")
     parser.set_defaults(command=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from routing.grid import read_grid
     from routing.run import run_notebooks
 
+    grid = read_grid(options.grid)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's stop ends the kernels, as Ctrl-C does
     outcomes = run_notebooks(
         options.profile,
@@ -51,11 +61,14 @@ def _run(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         output=options.output,
         resume=options.resume,
+        grid=grid,
+        cluster=options.cluster,
     )
-    failures = [outcome.failure for outcome in outcomes if outcome.status == "failed"]
-    for failure in failures:
-        print(f"routing: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in failed:
+        point = "".join(f"{name}={outcome.parameters[name]}: " for name in grid)
+        print(f"routing: {point}{outcome.failure}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:

@@ -1,52 +1,32 @@
 """Run the numbered notebooks headless: ``python -m routing run``.
 
-Each notebook gets a process and a kernel of its own. The output folder receives an executed copy, an HTML page
-that needs no network, ``index.html`` over all of them and ``manifest.json`` for the run. Everything is checked
-before anything runs, because papermill would carry on: it only warns about a parameter that a notebook does not
-have, and without a tagged cell it injects the parameters where the defaults then overwrite them.
+Each notebook gets a process and a kernel of its own, here or on the workers of a Dask cluster. The output folder
+receives an executed copy, an HTML page that needs no network, ``index.html`` over all of them and ``manifest.json`` for
+the run. A grid of parameters makes a run, with a folder of its own, for each of its points, and ``grid.csv`` over all.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import multiprocessing
 import os
-import re
 import signal
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import jinja2
-import nbformat
-import papermill
-from jupyter_client.manager import KernelManager
-from nbclient.exceptions import CellTimeoutError
-from nbconvert import HTMLExporter
-from papermill.exceptions import PapermillExecutionError
-from traitlets.config import Config
 
 from routing import provenance
+from routing.grid import grid_points, point_name, summarise
+from routing.notebook import Notebook, Task, check_kernel, execute_notebook, find_notebooks, type_parameters
 from routing.provenance import Literal, Outcome, read_outcome
 
-KERNEL = "python3"
-START_TIMEOUT_S = 120
 CELL_TIMEOUT_S = {"smoke": 300, "quick": 600, "full": 7200}  # the profiles
-COMMON_PARAMETERS = ("profile", "seed", "results_dir")  # every notebook has them
-RUNNER_PARAMETERS = ("profile", "results_dir")  # and these the runner sets
-ADDED_TAGS = {"injected-parameters", "papermill-error-cell-tag"}  # cells that papermill adds to an executed copy
-
-# The lab template without its scripts, all of which are fetched from the network.
-SCRIPT_BLOCKS = ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
-PAGE_TEMPLATE = "{% extends 'lab/index.html.j2' %}" + "".join(
-    f"{{% block {name} %}}{{% endblock %}}" for name in SCRIPT_BLOCKS
-)
 INDEX_TEMPLATE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>routing: {{ profile }}</title><style>
 body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
@@ -64,203 +44,6 @@ tr { border-top: 1px solid #ccc } img { height: 7em; margin: .2em; border: 1px s
 {%- endfor %}
 </table></body></html>
 """
-
-
-@dataclass(frozen=True)
-class Notebook:
-    """A notebook to run, read and checked."""
-
-    path: Path
-    title: str
-    source_sha256: str
-    defaults: dict[str, Literal]  # the parameters cell
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker process needs to run one notebook."""
-
-    path: Path
-    pending: Outcome  # all that is known beforehand, the parameters among it
-    copy: Path  # the executed notebook
-    results: Path  # holds the folder of the notebook's figures
-    cell_timeout_s: int
-    threads: int | None  # of the numerical libraries; None leaves it to them
-
-    @property
-    def unfinished(self) -> Path:
-        return self.copy.with_name(f".{self.copy.stem}.partial.ipynb")
-
-    def outcome(self, status: str, seconds: float, **failure: str | int | None) -> Outcome:
-        figures = tuple(sorted(path.name for path in (self.results / self.copy.stem).glob("*.png")))
-        return replace(self.pending, status=status, seconds=round(seconds, 1), figures=figures, **failure)
-
-
-def read_parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Literal]:
-    """The names and defaults in the one cell tagged ``parameters``.
-
-    Raises
-    ------
-    ValueError
-        No such cell or several, a line in it that is not ``name = literal`` (bool, int, float, str), or one of
-        `COMMON_PARAMETERS` missing.
-    """
-    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise ValueError(f"{name}: {len(cells)} cells are tagged 'parameters'; tag exactly one")
-    source, line = cells[0].source, 1
-    defaults: dict[str, Literal] = {}
-    try:
-        for statement in ast.parse(source).body:
-            line = statement.lineno
-            (target,) = statement.targets
-            defaults[target.id] = ast.literal_eval(statement.value)
-            if not isinstance(defaults[target.id], Literal):
-                raise ValueError
-    except (AttributeError, ValueError, SyntaxError) as error:
-        line = getattr(error, "lineno", line)
-        text = source.splitlines()[line - 1].strip()
-        raise ValueError(f"{name}: line {line} of the parameters cell is `{text}`; write `name = literal`") from None
-    missing = [common for common in COMMON_PARAMETERS if common not in defaults]
-    if missing:
-        raise ValueError(f"{name}: the parameters cell lacks {', '.join(missing)}")
-    return defaults
-
-
-def read_notebook(path: Path) -> Notebook:
-    """A notebook's title, hash and parameters.
-
-    Raises
-    ------
-    ValueError
-        As `read_parameters`, and for a file that is no notebook.
-    """
-    content = path.read_bytes()
-    try:
-        node = nbformat.reads(content.decode(), as_version=4)
-    except (ValueError, nbformat.ValidationError) as error:
-        raise ValueError(f"{path.name} is not a notebook: {error}") from None
-    headings = (re.match(r"#\s+(.+)", cell.source) for cell in node.cells if cell.cell_type == "markdown")
-    title = next((heading.group(1).strip() for heading in headings if heading), path.stem)
-    return Notebook(path.resolve(), title, hashlib.sha256(content).hexdigest(), read_parameters(node, path.name))
-
-
-def find_notebooks(folder: Path, only: Sequence[str] = ()) -> list[Notebook]:
-    """The notebooks ``NN_name.ipynb`` of a folder in order, or those whose numbers are in `only`.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such notebook in the folder.
-    ValueError
-        A number that stands for no notebook or for two, and as `read_notebook`.
-    """
-    paths: dict[str, Path] = {}
-    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
-        if path.name[:2] in paths:
-            raise ValueError(f"{paths[path.name[:2]].name} and {path.name} have the same number")
-        paths[path.name[:2]] = path
-    if not paths:
-        raise FileNotFoundError(f"no NN_name.ipynb in {folder}; run in the project's folder or give --notebooks")
-    unknown = [number for number in only if number not in paths]
-    if unknown:
-        raise ValueError(f"--only {','.join(unknown)}: no such notebook; there are {', '.join(paths)}")
-    return [read_notebook(path) for number, path in paths.items() if not only or number in only]
-
-
-def type_parameters(notebook: Notebook, texts: Mapping[str, str]) -> dict[str, Literal]:
-    """Values from the command line as the types of the notebook's defaults.
-
-    The default decides, not the text: "3" stays a string, "false" is a bool, where the default is one.
-
-    Raises
-    ------
-    ValueError
-        A name that the notebook does not have or that the runner sets, or a text that is not of the type.
-    """
-    settable = {name: value for name, value in notebook.defaults.items() if name not in RUNNER_PARAMETERS}
-    typed: dict[str, Literal] = {}
-    for name, text in texts.items():
-        if name not in settable:
-            reason = "the runner sets" if name in RUNNER_PARAMETERS else "it has no"
-            raise ValueError(f"{notebook.path.name}: {reason} parameter {name}; -p takes {', '.join(settable)}")
-        kind = type(settable[name])
-        try:
-            typed[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-        except (KeyError, ValueError):
-            raise ValueError(f"{notebook.path.name}: parameter {name} is {kind.__name__}, not {text!r}") from None
-    return typed
-
-
-def check_kernel() -> str:
-    """The interpreter that the kernel will run; ValueError where another environment's kernelspec hides this one's."""
-    manager = KernelManager(kernel_name=KERNEL)
-    interpreter = manager.format_kernel_cmd()[0]
-    here, there = Path(sys.executable), Path(interpreter)
-    # Folders are compared too: the interpreters of two virtual environments may be links to one file.
-    if not (there.exists() and here.samefile(there) and here.parent.samefile(there.parent)):
-        raise ValueError(
-            f"the Jupyter kernel {KERNEL} runs {interpreter}, not {sys.executable}: remove the kernelspec in"
-            f" {manager.kernel_spec.resource_dir} or run `python -m ipykernel install --sys-prefix`"
-        )
-    return interpreter
-
-
-def _find_failing_cell(executed: nbformat.NotebookNode) -> tuple[int | None, str | None]:
-    """Number and first line of the last cell that started; both None where none did."""
-    cells = [cell for cell in executed.cells if not ADDED_TAGS & set(cell.metadata.get("tags", []))]
-    started = [number for number, cell in enumerate(cells, 1) if cell.metadata.get("papermill", {}).get("start_time")]
-    if not started:
-        return None, None
-    return started[-1], cells[started[-1] - 1].source.strip().split("\n")[0]
-
-
-def execute_notebook(task: Task) -> Outcome:
-    """Run one notebook; write its executed copy and its HTML page, whether it ends well or fails."""
-    kernel_path = [str(provenance.PACKAGE_FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(kernel_path)  # the kernel gets the package that the manifest describes
-    # The bars are text, which a page can show; tqdm would rather have widgets, and warns with a path of this machine.
-    os.environ["PYTHONWARNINGS"] = ",".join(
-        filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"])
-    )
-    if task.threads:
-        os.environ.setdefault("OMP_NUM_THREADS", str(task.threads))
-    here = Path.cwd()
-    results = task.results.relative_to(here) if task.results.is_relative_to(here) else task.results
-    task.copy.unlink(missing_ok=True)  # of an earlier run, whose figures this one replaces
-    clock_s = time.perf_counter()
-    error = None
-    try:
-        papermill.execute_notebook(
-            task.path,
-            task.unfinished,
-            parameters={**task.pending.parameters, "profile": task.pending.profile, "results_dir": str(results)},
-            kernel_name=KERNEL,
-            progress_bar=False,
-            start_timeout=START_TIMEOUT_S,
-            execution_timeout=task.cell_timeout_s,
-            config=Config(KernelManager={"transport_encryption": "auto"}),  # else the kernel warns of plain TCP
-        )
-    except PapermillExecutionError as exception:
-        error = f"{exception.ename}: {exception.evalue}"
-    except CellTimeoutError:
-        error = f"CellTimeoutError: not done after {task.cell_timeout_s} s, the limit for a cell in this profile"
-    except Exception as exception:  # a kernel that died or did not start; the other notebooks still run
-        error = f"{type(exception).__name__}: {exception}"
-    seconds = time.perf_counter() - clock_s
-
-    executed = nbformat.read(task.unfinished if task.unfinished.exists() else task.path, as_version=4)
-    if error is None:
-        outcome = task.outcome("ok", seconds)
-    else:
-        cell, line = _find_failing_cell(executed)
-        outcome = task.outcome("failed", seconds, cell=cell, cell_line=line, error=error.strip().split("\n")[0])
-    executed.metadata.pop("papermill", None)  # it names folders of this machine; the cells keep their times
-    executed.metadata.update(title=outcome.title, routing=asdict(outcome))
-    page, _ = HTMLExporter(raw_template=PAGE_TEMPLATE).from_notebook_node(executed)
-    provenance.write_atomically(task.copy.with_suffix(".html"), page)
-    provenance.write_atomically(task.copy, nbformat.writes(executed))
-    return outcome
 
 
 def _work(task: Task, sender: Connection) -> None:
@@ -306,6 +89,69 @@ def _execute_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Outco
             task.unfinished.unlink(missing_ok=True)
 
 
+@dataclass
+class PlannedRun:
+    """The selected notebooks with one setting of their parameters: one output folder, one manifest."""
+
+    name: str  # of the point of a grid; empty without one
+    output: Path
+    results: Path
+    about: dict[str, object]  # what the manifest says besides the notebooks
+    tasks: dict[str, Task]
+    outcomes: dict[str, Outcome] = field(init=False)
+    clock_s: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.outcomes = {name: task.pending for name, task in self.tasks.items()}
+
+    def resume(self) -> None:
+        """Take over what ended well with the same notebook, profile, parameters, package and figures."""
+        for name, task in self.tasks.items():
+            earlier = read_outcome(task.copy)
+            if earlier and earlier == task.outcome("ok", earlier.seconds):
+                self.outcomes[name] = replace(earlier, resumed=True)
+
+    def record(self) -> None:
+        """Write manifest and index; after every notebook, so that a run cut short leaves a true record."""
+        notebooks = [asdict(outcome) for outcome in self.outcomes.values()]
+        seconds = round(time.perf_counter() - self.clock_s, 1)
+        manifest = {**self.about, "seconds": seconds, "notebooks": notebooks}
+        provenance.write_json(self.output / provenance.MANIFEST, manifest)
+        copies = filter(None, map(read_outcome, sorted(self.output.glob("[0-9][0-9]_*.ipynb"))))  # earlier runs' too
+        place = Path(os.path.relpath(self.results, self.output)).as_posix()
+        template = jinja2.Template(INDEX_TEMPLATE, autoescape=True)
+        page = template.render(profile=self.about["profile"], results=place, outcomes=copies)
+        provenance.write_atomically(self.output / "index.html", page)
+
+
+def _plan(
+    point: Mapping[str, str],
+    typed: Sequence[tuple[Notebook, dict[str, Literal]]],
+    texts: Mapping[str, str],
+    profile: str,
+    folder: Path,
+    threads: int | None,
+    environment: Mapping[str, object],
+) -> PlannedRun:
+    """The run of one point of a grid; without a grid the point is empty."""
+    output = folder / point_name(point) if point else folder
+    # Points of a grid are no results of the project: theirs never go where those are committed.
+    results = Path("results").resolve() if profile == "full" and not point else output / "results"
+    about = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "profile": profile,
+        "parameters": provenance.portable_parameters({**texts, **point}),
+        **environment,
+    }
+    tasks = {}
+    for notebook, values in typed:
+        package_sha256 = environment["package_sha256"]
+        pending = Outcome(notebook.path.stem, notebook.title, profile, notebook.source_sha256, package_sha256, values)
+        copy = output / notebook.path.name
+        tasks[pending.name] = Task(notebook.path, pending, copy, results, CELL_TIMEOUT_S[profile], threads)
+    return PlannedRun(point_name(point), output, results, about, tasks)
+
+
 def run_notebooks(
     profile: str,
     folder: Path = Path("notebooks"),
@@ -314,6 +160,8 @@ def run_notebooks(
     jobs: int = 1,
     output: Path | None = None,
     resume: bool = False,
+    grid: Mapping[str, Sequence[str]] | None = None,
+    cluster: str | None = None,
 ) -> list[Outcome]:
     """Run notebooks; give each one's outcome; leave copies, pages, index and manifest in the output folder.
 
@@ -334,64 +182,80 @@ def run_notebooks(
         Default ``runs/<profile>``.
     resume : bool
         Skip what ended well with the same notebook, profile, parameters, package and figures. Data are not compared.
+    grid : mapping of str to sequence of str, optional
+        Values of parameters; the notebooks are run with every combination, each in a folder of the output folder
+        named after it. ``grid.csv`` says how every notebook ended.
+    cluster : str, optional
+        Where to run instead of here, as in `routing.cluster.connect`.
 
     Raises
     ------
     ValueError, FileNotFoundError
-        Before anything runs: as `find_notebooks`, `type_parameters` and `check_kernel`.
+        Before anything runs: as `find_notebooks`, `type_parameters`, `grid_points`, `check_kernel` and `connect`.
     """
     if profile not in CELL_TIMEOUT_S:
         raise ValueError(f"profile {profile!r}: use {', '.join(CELL_TIMEOUT_S)}")
     if jobs < 1:
         raise ValueError(f"{jobs} jobs: at least 1")
+    if cluster and jobs > 1:
+        raise ValueError("--jobs is of this machine; on a cluster each thread of a worker runs one notebook")
     texts = parameters or {}
-    typed = [(notebook, type_parameters(notebook, texts)) for notebook in find_notebooks(folder, only)]
+    notebooks = find_notebooks(folder, only)
+    points = grid_points(grid or {}, texts)
+    typed = [[(n, type_parameters(n, {**texts, **point})) for n in notebooks] for point in points]
     check_kernel()
-
     output = (output or Path("runs") / profile).resolve()
     if output == folder.resolve():
         raise ValueError(f"--output {folder} is where the notebooks are; they would be overwritten")
-    results = Path("results").resolve() if profile == "full" else output / "results"
-    output.mkdir(parents=True, exist_ok=True)
-    about = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "profile": profile,
-        "parameters": provenance.portable_parameters(texts),
-        **provenance.describe_environment(),
-    }
+
     threads = max(1, provenance.count_cpus() // jobs) if jobs > 1 else None
-    tasks: dict[str, Task] = {}
-    for notebook, values in typed:
-        name = notebook.path.stem
-        pending = Outcome(name, notebook.title, profile, notebook.source_sha256, about["package_sha256"], values)
-        copy = output / notebook.path.name
-        tasks[name] = Task(notebook.path, pending, copy, results, CELL_TIMEOUT_S[profile], threads)
-    label = {name: f"[{place}/{len(tasks)}] {name}" for place, name in enumerate(tasks, 1)}
-    outcomes = {name: task.pending for name, task in tasks.items()}
-    for name, task in tasks.items() if resume else ():
-        earlier = read_outcome(task.copy)
-        if earlier and earlier == task.outcome("ok", earlier.seconds):  # same code, parameters and figures
-            outcomes[name] = replace(earlier, resumed=True)
-            print(f"{label[name]}  done before  {earlier.seconds:.0f} s", flush=True)
-    clock_s = time.perf_counter()
+    environment = provenance.describe_environment()
+    with ExitStack() as stack:
+        execute = partial(_execute_all, jobs=jobs)
+        if cluster:
+            from routing.cluster import connect, execute_on_cluster
 
-    def record() -> None:  # after every notebook, so that a run cut short leaves a true record
-        notebooks = [asdict(outcome) for outcome in outcomes.values()]
-        seconds = round(time.perf_counter() - clock_s, 1)
-        provenance.write_json(output / provenance.MANIFEST, {**about, "seconds": seconds, "notebooks": notebooks})
-        copies = filter(None, map(read_outcome, sorted(output.glob("[0-9][0-9]_*.ipynb"))))  # earlier runs' too
-        place = Path(os.path.relpath(results, output)).as_posix()
-        index = jinja2.Template(INDEX_TEMPLATE, autoescape=True).render(profile=profile, results=place, outcomes=copies)
-        provenance.write_atomically(output / "index.html", index)
+            execute = partial(execute_on_cluster, client=stack.enter_context(connect(cluster)))
+        runs = []
+        for point, values in zip(points, typed, strict=True):
+            runs.append(_plan(point, values, texts, profile, output, threads, environment))
+            runs[-1].output.mkdir(parents=True, exist_ok=True)
+            if resume:
+                runs[-1].resume()
+        _execute_runs(runs, execute, "sent" if cluster else "started")
+    outcomes = [outcome for run in runs for outcome in run.outcomes.values()]
+    if grid:
+        table = summarise(points, [list(run.outcomes.values()) for run in runs])
+        provenance.write_atomically(output / "grid.csv", table.to_csv(index=False, lineterminator="\n"))
+        print(f"grid:    {os.path.relpath(output / 'grid.csv')}", flush=True)
+    else:
+        print(f"figures: {os.path.relpath(runs[0].results)}", flush=True)
+        print(f"index:   {os.path.relpath(output / 'index.html')}", flush=True)
+    return outcomes
 
-    record()
-    todo = [task for name, task in tasks.items() if outcomes[name].status == "pending"]
-    with closing(_execute_all(todo, jobs)) as events:
+
+def _execute_runs(
+    runs: Sequence[PlannedRun],
+    execute: Callable[[Sequence[Task]], Iterator[tuple[Task, Outcome | None]]],
+    beginning: str,
+) -> None:
+    """Execute what is pending in all runs, print how it goes, and record each outcome in its run."""
+    planned = [(run, name, task) for run in runs for name, task in run.tasks.items()]
+    label = {
+        task.copy: f"[{place}/{len(planned)}] {' '.join(filter(None, (name, run.name)))}"
+        for place, (run, name, task) in enumerate(planned, 1)
+    }
+    run_of = {task.copy: run for run, _, task in planned}
+    for run in runs:
+        run.record()
+        for name, outcome in run.outcomes.items():
+            if outcome.resumed:
+                print(f"{label[run.tasks[name].copy]}  done before  {outcome.seconds:.0f} s", flush=True)
+    todo = [task for run, name, task in planned if run.outcomes[name].status == "pending"]
+    with closing(execute(todo)) as events:
         for task, outcome in events:
             if outcome:
-                outcomes[outcome.name] = outcome
-                record()
-            ending = f"{outcome.status}  {outcome.seconds:.0f} s" if outcome else "started"
-            print(f"{label[task.path.stem]}  {ending}", flush=True)
-    print(f"figures: {os.path.relpath(results)}\nindex:   {os.path.relpath(output / 'index.html')}", flush=True)
-    return list(outcomes.values())
+                run_of[task.copy].outcomes[outcome.name] = outcome
+                run_of[task.copy].record()
+            ending = f"{outcome.status}  {outcome.seconds:.0f} s" if outcome else beginning
+            print(f"{label[task.copy]}  {ending}", flush=True)

@@ -20,7 +20,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from routing import run
 from routing.__main__ import main
-from routing.run import Notebook, check_kernel, find_notebooks, run_notebooks, type_parameters
+from routing.notebook import Notebook, check_kernel, find_notebooks, type_parameters
+from routing.run import run_notebooks
 
 PARAMETERS = 'profile = "quick"  # p\nseed = 1  # s\nresults_dir = "results"  # r\nrate = 1  # x\nnote = "n"  # t\n'
 SAVE = """from pathlib import Path
@@ -48,7 +49,7 @@ def file_names(folder: Path) -> set[str]:
 
 @pytest.fixture
 def no_kernel(monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise AssertionError("a notebook was about to run")
 
     monkeypatch.setattr(run, "_execute_all", fail)
