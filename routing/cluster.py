@@ -9,8 +9,9 @@ Needs the extra "scale".
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from dask.distributed import Client
 
 CONNECT_TIMEOUT_S = 30
+# A worker that is started again on a busy machine takes its time; by default a local cluster drops it after 15 s.
+PATIENT = {"distributed.deploy.lost-worker-timeout": "10 minutes"}
 
 
 @contextmanager
@@ -42,6 +45,7 @@ def connect(address: str) -> Iterator[Client]:
         No scheduler answers, or it has no worker.
     """
     try:
+        import dask
         from dask.distributed import Client, LocalCluster
     except ImportError as error:
         raise ValueError(f'--cluster needs Dask: pip install "routing[scale]" ({error})') from None
@@ -58,9 +62,10 @@ def connect(address: str) -> Iterator[Client]:
     number = address.removeprefix("local:")
     if not number.isdecimal() or int(number) == 0:
         raise ValueError(f"--cluster {address}: write local:N, with the number of worker processes")
-    # One thread a worker: a notebook has a process of its own anyway. No dashboard: it would open a port.
+    # One thread a worker: a notebook has a process of its own anyway. The status page takes any free port.
     with (
-        LocalCluster(n_workers=int(number), threads_per_worker=1, dashboard_address=None) as cluster,
+        dask.config.set(PATIENT),
+        LocalCluster(n_workers=int(number), threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         yield client
@@ -84,6 +89,16 @@ def check_workers(client: Client, tasks: Sequence[Task]) -> None:
             )
 
 
+def _execute(task: Task) -> Outcome:
+    """`execute_notebook` in a worker's thread, where the event loop that papermill leaves open would add up."""
+    try:
+        return execute_notebook(task)
+    finally:
+        with suppress(RuntimeError):  # there is none
+            asyncio.get_event_loop().close()
+        asyncio.set_event_loop(None)
+
+
 def execute_on_cluster(tasks: Sequence[Task], client: Client) -> Iterator[tuple[Task, Outcome | None]]:
     """Run tasks on the workers: each comes with None as it is sent and with its outcome as it ends."""
     from dask.base import tokenize
@@ -96,7 +111,7 @@ def execute_on_cluster(tasks: Sequence[Task], client: Client) -> Iterator[tuple[
     try:
         for task in tasks:
             yield task, None
-            future = client.submit(execute_notebook, task, key=f"{task.path.stem}-{tokenize(task)}")
+            future = client.submit(_execute, task, key=f"{task.path.stem}-{tokenize(task)}")
             fire_and_forget(future)  # the cluster finishes it even if this client is lost
             futures[future] = task
         for future in as_completed(futures):

@@ -32,6 +32,7 @@ from routing.encode import PromptEncoder
 
 NAME_COLUMNS = ("model_a", "model_b", "winner")
 OUTCOMES = ("wins", "ties", "losses")
+VECTOR_LIST = pd.ArrowDtype(pa.list_(pa.float32()))
 PAIR = ["model_a", "model_b"]
 PAIR_TABLE = pd.DataFrame(columns=[*PAIR, *OUTCOMES]).astype(dict.fromkeys(PAIR, "str") | dict.fromkeys(OUTCOMES, int))
 
@@ -104,8 +105,20 @@ def read_shard(address: str, columns: Sequence[str]) -> pd.DataFrame:
             raise
         raise ValueError(f"shard {address} cannot be read as {kind}: {error}; replace it or leave it out") from error
     frame = frame[[name for name in columns if name in frame.columns]]
+    if "embedding" in frame.columns and frame["embedding"].dtype == object:
+        frame = frame.assign(embedding=pd.array(frame["embedding"].tolist(), dtype=VECTOR_LIST))
     frame.attrs["shard"] = address
     return frame
+
+
+def embedding_column(vectors: np.ndarray) -> pd.api.extensions.ExtensionArray:
+    """A matrix, (n_battles, width), as the column ``embedding`` of a table of battles.
+
+    Dask turns lists in a column of objects into text; a column of this type it leaves alone.
+    """
+    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
+    starts = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1])
+    return pd.array(pa.ListArray.from_arrays(starts, flat), dtype=VECTOR_LIST)
 
 
 def _keep_lists(kind: pa.DataType) -> pd.ArrowDtype | None:
@@ -126,7 +139,7 @@ def read_battles(address: str, columns: Sequence[str] = ("prompt", *NAME_COLUMNS
     columns : sequence of str
         Those to read. Pair counts need no prompts: `NAME_COLUMNS` is enough.
     """
-    meta = pd.DataFrame({name: pd.Series(dtype=object if name == "embedding" else "str") for name in columns})
+    meta = pd.DataFrame({name: pd.Series(dtype=VECTOR_LIST if name == "embedding" else "str") for name in columns})
     shards = find_shards(address)
     return dd.from_map(
         read_shard, shards, columns=tuple(columns), meta=meta, enforce_metadata=False, label="read-shard"

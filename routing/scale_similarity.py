@@ -17,6 +17,8 @@ import dask
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from dask.distributed import Client, Future
 
 from routing.battles import encode_battles, pair_codes
@@ -71,18 +73,14 @@ def make_shard(battles: pd.DataFrame, encoder: bytes | None) -> Shard:
 
 
 def _stack(column: pd.Series) -> np.ndarray:
-    """A column of vectors as a matrix; a column that Arrow holds is one array already."""
-    if isinstance(column.dtype, pd.ArrowDtype):
-        values = column.array.__arrow_array__()
-        values = values.combine_chunks() if hasattr(values, "combine_chunks") else values
-        if values.null_count == 0:
-            numbers = values.flatten().to_numpy(zero_copy_only=False)
-            if np.all(np.diff(values.value_lengths().to_numpy()) == 0):
-                return numbers.reshape(len(column), -1)
-    lengths = {len(vector) if np.ndim(vector) == 1 else -1 for vector in column}
-    if len(lengths) != 1 or -1 in lengths:
-        raise ValueError("column embedding does not hold one vector of the same length for each battle")
-    return np.stack(column.to_numpy())
+    """A column of vectors, as `embedding_column` makes it, as a matrix (n_battles, width)."""
+    lists = pa.chunked_array(pa.array(column)).combine_chunks() if isinstance(column.dtype, pd.ArrowDtype) else None
+    if lists is None or lists.null_count or len(pc.unique(pc.list_value_length(lists))) != 1:
+        raise ValueError(
+            "column embedding does not hold one vector of the same length for each battle; make it with"
+            " routing.scale.embedding_column"
+        )
+    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 
 def describe_shard(shard: Shard) -> tuple[pd.DataFrame, int, int]:
@@ -107,7 +105,10 @@ def shard_sums(
     check_resemblance(most_similar)
     sums = np.zeros((len(similarity), 3 * len(tiers.first) + 1))
     runs = sum_runs(similarity, most_similar, gamma, shard.starts)
-    np.add.at(sums, (slice(None), tiers.cells(shard.models, shard.codes)), runs)
+    cells = tiers.cells(shard.models, shard.codes)
+    order = np.argsort(cells, kind="stable")
+    present, starts = np.unique(cells[order], return_index=True)
+    sums[:, present] = np.add.reduceat(runs[:, order], starts, axis=1)
     return sums
 
 

@@ -44,3 +44,28 @@ def battle_tables(draw, n_models: int = 5, max_rows: int = 30) -> pd.DataFrame:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20240626)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two worker processes of one thread, each watched by a nanny that starts it again; shared by all tests."""
+    import dask
+    from dask.distributed import LocalCluster
+
+    from routing.cluster import PATIENT
+
+    with (
+        dask.config.set(PATIENT),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit="1.5GB") as local,
+    ):
+        yield local
+
+
+@pytest.fixture
+def client(cluster):
+    """A client of the shared cluster, once both workers are there (an earlier test may have killed one)."""
+    from dask.distributed import Client
+
+    with Client(cluster) as connected:
+        connected.wait_for_workers(2, timeout=60)
+        yield connected
