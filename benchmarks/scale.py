@@ -57,6 +57,10 @@ def simulate_battles(n_rows: int, seed: list[int]) -> pd.DataFrame:
     )
 
 
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+
+
 def write_shard(path: str, n_rows: int, seed: list[int]) -> None:
     simulate_battles(n_rows, seed).to_parquet(path, index=False)
 
@@ -152,47 +156,43 @@ def sharded_battles(n_battles: int) -> dd.DataFrame:
 
 
 def measure_similarity(n_battles: int, repeats: int) -> pd.DataFrame:
-    """Seconds of a batch of prompts on one and two workers of one thread, and the one-machine ratings beside them."""
+    """Seconds of a batch of prompts on one and two workers of one thread, and how far they are from one machine."""
     queries = make_vectors(N_PROMPTS, [3])
-    rows, ratings = [], {}
-    for precision in ("double", "single"):
-        for n_workers in (1, 2):
-            options = {"n_workers": n_workers, "memory_limit": "5GB", **OPTIONS}
-            with LocalCluster(**options) as cluster, Client(cluster) as client:
-                router = ShardedSimilarityRouter(precision=precision).fit(sharded_battles(n_battles), client=client)
-                router.ratings(queries[:64])
-                client.run(peak_memory_mib, reset=True)
-                seconds = []
-                for number in range(repeats):
-                    begin = time.perf_counter()
-                    ratings[precision, n_workers] = router.ratings(np.roll(queries, number, axis=0))
-                    seconds.append(time.perf_counter() - begin)
-                memory = client.run(peak_memory_mib)
-            ratings[precision, n_workers] = np.roll(ratings[precision, n_workers], 1 - repeats, axis=0)
-            rows.append(
-                {
-                    "precision": precision,
-                    "workers": n_workers,
-                    "battles": n_battles,
-                    "prompts": N_PROMPTS,
-                    "median_s": np.median(seconds),
-                    "least_s": min(seconds),
-                    "greatest_s": max(seconds),
-                    "runs": repeats,
-                    "prompts_per_s": N_PROMPTS / np.median(seconds),
-                    "peak_mib_a_worker": max(memory.values()),
-                }
-            )
-            print(rows[-1], flush=True)
-    parts = [simulate_shard(number, n_battles // N_SHARDS) for number in range(N_SHARDS)]
+    rows, ratings = [], []
+    for n_workers in (1, 2):
+        options = {"n_workers": n_workers, "memory_limit": "5GB", **OPTIONS}
+        with LocalCluster(**options) as cluster, Client(cluster) as client:
+            router = ShardedSimilarityRouter().fit(sharded_battles(n_battles), client=client)
+            ratings.append(router.ratings(queries))
+            client.run(peak_memory_mib, reset=True)
+            seconds = []
+            for number in range(repeats):
+                prompts = np.roll(queries, number + 1, axis=0)  # not those of before, which the cluster may remember
+                begin = time.perf_counter()
+                router.ratings(prompts)
+                seconds.append(time.perf_counter() - begin)
+            memory = client.run(peak_memory_mib)
+        rows.append(
+            {
+                "workers": n_workers,
+                "battles": n_battles,
+                "prompts": N_PROMPTS,
+                "median_s": np.median(seconds),
+                "least_s": min(seconds),
+                "greatest_s": max(seconds),
+                "runs": repeats,
+                "prompts_per_s": N_PROMPTS / np.median(seconds),
+                "peak_mib_a_worker": max(memory.values()),
+            }
+        )
+        print(rows[-1], flush=True)
+    parts = [simulate_shard(number, n_battles // N_SHARDS).drop(columns="embedding") for number in range(N_SHARDS)]
+    battles = pd.concat(parts, ignore_index=True)
     vectors = np.concatenate([make_vectors(n_battles // N_SHARDS, [1, number]) for number in range(N_SHARDS)])
-    battles = pd.concat([part.drop(columns="embedding") for part in parts], ignore_index=True).astype("str")
-    del parts
     one = SimilarityRouter(precision="double").fit(battles, vectors).ratings(queries)
     table = pd.DataFrame(rows)
-    table["speedup"] = table.groupby("precision")["median_s"].transform("first") / table["median_s"]
-    keys = zip(table["precision"], table["workers"], strict=True)
-    table["largest_difference_from_one_machine"] = [np.abs(ratings[key] - one).max() for key in keys]
+    table["speedup"] = table["median_s"].iloc[0] / table["median_s"]
+    table["largest_difference_from_one_machine"] = [np.abs(rated - one).max() for rated in ratings]
     return table
 
 
@@ -208,14 +208,14 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     print(f"{platform.machine()}, {dask.system.CPU_COUNT} processors")
     with dask.config.set(PATIENT), tempfile.TemporaryDirectory() as scratch:
+        similarity = measure_similarity(options.battles, options.repeats)
+        print(similarity.to_string(index=False))
+        write_table(similarity, options.output / "scale_similarity.csv")
         votes = measure_votes([int(size) for size in options.votes.split(",")], options.repeats, Path(scratch))
         save_figure(plot_growth(votes, growth_title(votes)), votes, "scale_votes", options.output, data="simulated")
-        similarity = measure_similarity(options.battles, options.repeats)
-    print(similarity.to_string(index=False))
-    similarity.to_csv(options.output / "scale_similarity.csv", index=False, float_format="%.6g", lineterminator="\n")
     plan = plan_capacity(votes, similarity)
     print(plan.to_string(index=False))
-    plan.to_csv(options.output / "scale_capacity.csv", index=False, float_format="%.6g", lineterminator="\n")
+    write_table(plan, options.output / "scale_capacity.csv")
 
 
 if __name__ == "__main__":

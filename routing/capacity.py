@@ -41,7 +41,7 @@ def plan_capacity(
     """
     counted = votes.sort_values(["battles", "workers"]).iloc[-1]
     votes_per_s = counted["battles"] / counted["median_s"] / counted["workers"]
-    weighed = similarity.sort_values(["workers", "prompts_per_s"]).iloc[-1]
+    weighed = similarity.sort_values("workers").iloc[-1]
     cosines_per_s = weighed["prompts_per_s"] * weighed["battles"] / weighed["workers"]
     linear = "votes a second and worker as measured, and shards enough to share out evenly"
     rows = [
@@ -65,7 +65,7 @@ def plan_capacity(
             "MiB",
             "as measured: it depends on the size of a shard and the number of models, not on the number of shards",
         ),
-        ("cosines a second and worker", cosines_per_s, "cosines", f"as measured, {weighed['precision']} precision"),
+        ("cosines a second and worker", cosines_per_s, "cosines", "as measured, in double precision, with their sums"),
     ]
     for number in n_battles:
         workers = math.ceil(requests_per_s * number / cosines_per_s)
