@@ -94,6 +94,7 @@ def _execute(task: Task) -> Outcome:
     try:
         return execute_notebook(task)
     finally:
+        task.unfinished.unlink(missing_ok=True)
         with suppress(RuntimeError):  # there is none
             asyncio.get_event_loop().close()
         asyncio.set_event_loop(None)
@@ -117,11 +118,13 @@ def execute_on_cluster(tasks: Sequence[Task], client: Client) -> Iterator[tuple[
         for future in as_completed(futures):
             task = futures.pop(future)
             error = "the cluster gave it up" if future.cancelled() else future.exception()
-            task.unfinished.unlink(missing_ok=True)
             if error:
+                task.unfinished.unlink(missing_ok=True)
                 reason = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
                 yield task, task.outcome("failed", 0.0, error=reason.strip().split("\n")[0])
             else:
                 yield task, future.result()
     finally:  # left early, by an exception or Ctrl-C
         client.cancel(list(futures), force=True)
+        for task in futures.values():
+            task.unfinished.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import pickle
 import re
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -227,7 +228,7 @@ def gather(client: Client, futures, shards: Sequence[str] = ()):
         number = re.fullmatch(r"\('read-.*', (\d+)\)", str(error.task))
         what = f"shard {shards[int(number[1])]}" if number and shards else f"task {error.task}"
         raise RuntimeError(
-            f"{what} ended {error.allowed_failures + 1} workers, one after the other, most likely for lack of memory:"
+            f"{what} ended {error.allowed_failures + 1} worker(s), one after the other, most likely for lack of memory:"
             " cut it into smaller shards, or give each worker more memory"
         ) from error
     except BaseException:
@@ -260,10 +261,14 @@ def bootstrap_on_cluster(
 # -- embeddings -------------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=1)
+_unpickle_once = functools.lru_cache(maxsize=1)(pickle.loads)
+_loading = threading.Lock()
+
+
 def load_encoder(pickled: bytes) -> PromptEncoder:
     """The encoder that was pickled; the same object each time in a process, so that its model is loaded once."""
-    return pickle.loads(pickled)
+    with _loading:  # a worker may have several threads
+        return _unpickle_once(pickled)
 
 
 def prompts_of(battles: pd.DataFrame) -> list[str]:
