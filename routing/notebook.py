@@ -29,6 +29,7 @@ from routing.provenance import Literal, Outcome
 
 KERNEL = "python3"
 START_TIMEOUT_S = 120
+QUIET_BARS = "ignore:IProgress not found"
 COMMON_PARAMETERS = ("profile", "seed", "results_dir")  # every notebook has them
 RUNNER_PARAMETERS = ("profile", "results_dir")  # and these the runner sets
 ADDED_TAGS = {"injected-parameters", "papermill-error-cell-tag"}  # cells that papermill adds to an executed copy
@@ -194,6 +195,9 @@ def execute_notebook(task: Task) -> Outcome:
     package = str(provenance.PACKAGE_FOLDER.parent)  # the kernel gets the package that the manifest describes
     others = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder not in ("", package)]
     os.environ["PYTHONPATH"] = os.pathsep.join([package, *others])
+    # The bars are text, which a page can show; tqdm would rather have widgets, and warns with a path of this machine.
+    filters = [text for text in os.environ.get("PYTHONWARNINGS", "").split(",") if text not in ("", QUIET_BARS)]
+    os.environ["PYTHONWARNINGS"] = ",".join([*filters, QUIET_BARS])
     if task.threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(task.threads))
     here = Path.cwd()

@@ -13,6 +13,7 @@ import functools
 import pickle
 import re
 import threading
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -101,9 +102,9 @@ def read_shard(address: str, columns: Sequence[str]) -> pd.DataFrame:
                 first = file.read(1) if kind == "json" else b""
                 file.seek(0)
                 frame = pd.read_json(file, lines=first != b"[", dtype=False)
-    except (ValueError, OSError, EOFError) as error:  # pyarrow's and pandas' errors are ValueErrors
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise ValueError(f"shard {address} cannot be read as {kind}: {error}; replace it or leave it out") from error
     frame = frame[[name for name in columns if name in frame.columns]]
     if "embedding" in frame.columns and frame["embedding"].dtype == object:
@@ -161,8 +162,11 @@ def tabulate_partition(battles: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        As `count_pairs`; the message begins with the shard's name. An empty shard is an error too.
+        As `count_pairs`, but for a partition without rows, which counts nothing; the message begins with the shard's
+        name.
     """
+    if len(battles) == 0 and {*NAME_COLUMNS} <= {*battles.columns}:
+        return PAIR_TABLE
     try:
         counts = count_pairs(battles)
     except ValueError as error:
@@ -175,7 +179,9 @@ def tabulate_partition(battles: pd.DataFrame) -> pd.DataFrame:
 
 
 def untabulate(table: pd.DataFrame) -> PairCounts:
-    """The pair counts that a table as of `tabulate_partition` holds."""
+    """The pair counts that a table as of `tabulate_partition` holds; ValueError where it holds none."""
+    if len(table) == 0:
+        raise ValueError("the shards hold no battle")
     models = tuple(sorted({*table["model_a"], *table["model_b"]}))
     index = pd.Index(models)
     first, second = index.get_indexer(table["model_a"]), index.get_indexer(table["model_b"])

@@ -23,7 +23,16 @@ from dask.distributed import Client, Future
 
 from routing.battles import encode_battles, pair_codes
 from routing.encode import unit_rows
-from routing.scale import PAIR, gather, load_encoder, name_partition, prompts_of, tabulate_partition, untabulate
+from routing.scale import (
+    PAIR,
+    PAIR_TABLE,
+    gather,
+    load_encoder,
+    name_partition,
+    prompts_of,
+    tabulate_partition,
+    untabulate,
+)
 from routing.similarity import (
     BLOCK_BYTES,
     MAX_BATCH,
@@ -56,6 +65,8 @@ def make_shard(battles: pd.DataFrame, encoder: bytes | None) -> Shard:
     ValueError
         As `encode_battles`, or embeddings that are not one vector a battle; the message names the shard.
     """
+    if len(battles) == 0:
+        return Shard((), np.zeros((0, 0), dtype=np.float32), *np.zeros((2, 0), dtype=np.int64), PAIR_TABLE)
     try:
         codes = encode_battles(battles)
         if encoder is not None:
@@ -172,7 +183,12 @@ class ShardedSimilarityRouter(SimilarityRouter):
             encoder = None if "embedding" in battles.columns else cloudpickle.dumps(self.encoder)
             made = client.compute([dask.delayed(make_shard)(part, encoder) for part in battles.to_delayed()])
         shards = [*known, *made]
-        tables, sizes, widths = zip(*gather(client, client.map(describe_shard, shards)), strict=True)
+        described = gather(client, client.map(describe_shard, shards))
+        filled = [number for number, (_, size, _) in enumerate(described) if size]
+        if not filled:
+            raise ValueError("the shards hold no battle")
+        shards, described = [shards[number] for number in filled], [described[number] for number in filled]
+        tables, sizes, widths = zip(*described, strict=True)
         if len(set(widths)) > 1:
             raise ValueError(f"the shards' embeddings have widths {', '.join(map(str, sorted(set(widths))))}")
         renewed = copy.copy(self)

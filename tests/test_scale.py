@@ -167,7 +167,6 @@ def test_only_the_columns_asked_for_are_read(shards):
         ),
         ("9.csv", b"prompt,model_a,model_b,winner\np,x,,tie\n", "row 0, column model_b: no model name"),
         ("9.csv", b"prompt,model_a,model_b\np,x,y\n", "the battle table lacks column winner"),
-        ("9.csv", b"prompt,model_a,model_b,winner\n", "the battle table has no rows"),
         ("9.csv", b"", "cannot be read as csv"),
         ("9.jsonl", b'{"model_a": "x", "model_b": "x", "winner": "tie"}\n', "column model_a: 'x' meets itself"),
         ("9.jsonl", b'{"model_a": "x", "mod', "cannot be read as lines"),
@@ -182,6 +181,13 @@ def test_a_bad_shard_is_named_and_nothing_is_counted(client, shards, name, conte
     (shards / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"^shard {shards / name}.*{message}"):
         count_battles(str(shards), client)
+
+
+def test_empty_shards_count_nothing(client, shards, battles, tmp_path):
+    (shards / "9.csv").write_text("prompt,model_a,model_b,winner\n")
+    assert_equal_counts(count_battles(str(shards), client), count_pairs(battles))
+    with pytest.raises(ValueError, match="the shards hold no battle"):
+        count_battles(str(shards / "9.csv"), client)
 
 
 def test_no_shard_or_a_file_of_another_kind_is_refused(tmp_path):
