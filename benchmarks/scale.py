@@ -73,6 +73,11 @@ def peak_memory_mib(reset: bool = False) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+def busiest(client: Client, begin_cpu_s: dict[str, float]) -> float:
+    """Processor seconds of the worker that had the most to do since `begin_cpu_s`."""
+    return max(end - begin_cpu_s[worker] for worker, end in client.run(time.process_time).items())
+
+
 def count_streamed(folder: Path) -> PairCounts:
     """Counts by one process without Dask, shard by shard: what the cluster's have to equal exactly."""
     models, wins, ties = None, 0.0, 0.0
@@ -106,12 +111,14 @@ def measure_votes(sizes: list[int], repeats: int, scratch: Path) -> pd.DataFrame
             with LocalCluster(**options) as cluster, Client(cluster) as client:
                 count_battles(find_shards(str(folder))[0], client)  # workers import what they need
                 client.run(peak_memory_mib, reset=True)
+                begin_cpu_s = client.run(time.process_time)
                 seconds = []
                 for _ in range(repeats):
                     begin = time.perf_counter()
                     counts = count_battles(str(folder), client)
                     fit = fit_bradley_terry(counts, "davidson")
                     seconds.append(time.perf_counter() - begin)
+                cpu_s = busiest(client, begin_cpu_s) / repeats
                 memory = client.run(peak_memory_mib)
             for kind in ("wins", "ties"):
                 np.testing.assert_array_equal(getattr(counts, kind), getattr(expected, kind))
@@ -125,6 +132,7 @@ def measure_votes(sizes: list[int], repeats: int, scratch: Path) -> pd.DataFrame
                     "least_s": min(seconds),
                     "greatest_s": max(seconds),
                     "runs": repeats,
+                    "cpu_s_busiest_worker": cpu_s,
                     "without_dask_s": alone_s,
                     "peak_mib_a_worker": max(memory.values()),
                     "disk_mib": sum(path.stat().st_size for path in folder.iterdir()) / 2**20,
@@ -165,12 +173,14 @@ def measure_similarity(n_battles: int, repeats: int) -> pd.DataFrame:
             router = ShardedSimilarityRouter().fit(sharded_battles(n_battles), client=client)
             ratings.append(router.ratings(queries))
             client.run(peak_memory_mib, reset=True)
+            begin_cpu_s = client.run(time.process_time)
             seconds = []
             for number in range(repeats):
                 prompts = np.roll(queries, number + 1, axis=0)  # not those of before, which the cluster may remember
                 begin = time.perf_counter()
                 router.ratings(prompts)
                 seconds.append(time.perf_counter() - begin)
+            cpu_s = busiest(client, begin_cpu_s) / repeats
             memory = client.run(peak_memory_mib)
         rows.append(
             {
@@ -181,17 +191,19 @@ def measure_similarity(n_battles: int, repeats: int) -> pd.DataFrame:
                 "least_s": min(seconds),
                 "greatest_s": max(seconds),
                 "runs": repeats,
+                "cpu_s_busiest_worker": cpu_s,
                 "prompts_per_s": N_PROMPTS / np.median(seconds),
                 "peak_mib_a_worker": max(memory.values()),
             }
         )
         print(rows[-1], flush=True)
     parts = [simulate_shard(number, n_battles // N_SHARDS).drop(columns="embedding") for number in range(N_SHARDS)]
-    battles = pd.concat(parts, ignore_index=True)
+    battles = pd.concat(parts, ignore_index=True).astype("str")
     vectors = np.concatenate([make_vectors(n_battles // N_SHARDS, [1, number]) for number in range(N_SHARDS)])
     one = SimilarityRouter(precision="double").fit(battles, vectors).ratings(queries)
     table = pd.DataFrame(rows)
-    table["speedup"] = table["median_s"].iloc[0] / table["median_s"]
+    for name, seconds in {"speedup": "median_s", "cpu_speedup": "cpu_s_busiest_worker"}.items():
+        table[name] = table[seconds].iloc[0] / table[seconds]  # the second does not depend on the machine's other load
     table["largest_difference_from_one_machine"] = [np.abs(rated - one).max() for rated in ratings]
     return table
 
