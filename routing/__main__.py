@@ -66,8 +66,8 @@ def _run(options: argparse.Namespace) -> int:
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
-        point = "".join(f"{name}={outcome.parameters[name]}: " for name in grid)
-        print(f"routing: {point}{outcome.failure}", file=sys.stderr)
+        point = ",".join(f"{name}={outcome.parameters[name]}" for name in grid)
+        print("routing:", f"{point}: {outcome.failure}" if grid else outcome.failure, file=sys.stderr)
     return 1 if failed else 0
 
 
