@@ -35,14 +35,14 @@ bench: .venv-bench/.ready
 
 .venv-bench/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[bench]'
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[bench,scale]'
 	@touch $@
 
 # Choose the exact versions anew. A local build tag (+cpu) is dropped, so that the lock fits every platform.
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 '.[test]'
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 '.[test,lora,scale]'
 	.venv-lock/bin/python -m pip freeze --exclude routing | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
 
