@@ -134,6 +134,8 @@ def canonical_order(battles: pd.DataFrame) -> pd.DataFrame:
     labels of the input are kept, so that what belongs to a row (an embedding, a weight) can be carried along.
     """
     table = validate_battles(battles)
+    categories = table.select_dtypes("category").columns  # each column's have an order of their own
+    table = table.astype(dict.fromkeys(categories, "str"))
     oriented = _exchange(table, (table["model_a"] > table["model_b"]).to_numpy(dtype=bool))
     keys = [name for name in ("model_a", "model_b", "winner", "prompt") if name in oriented.columns]
     return oriented.sort_values(keys, kind="stable")

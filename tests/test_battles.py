@@ -79,6 +79,11 @@ def test_expanding_inverts_counting(battles, seed):
     np.testing.assert_array_equal(again.ties, counts.ties)
 
 
+def test_names_as_categories_are_ordered_as_text():
+    categories = THREE.astype({"model_a": pd.CategoricalDtype(["y", "x"]), "model_b": "category"})
+    pd.testing.assert_frame_equal(canonical_order(categories), canonical_order(THREE))
+
+
 def test_canonical_order_keeps_index_labels_to_carry_rows_along():
     ordered = canonical_order(THREE[::-1])
     assert ordered.index.tolist() == [0, 1, 2]
