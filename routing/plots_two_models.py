@@ -55,6 +55,34 @@ def plot_call_curves(table: pd.DataFrame, units: Mapping[str, str], title: str) 
     return figure
 
 
+def plot_commercial(curves: pd.DataFrame, points: pd.DataFrame, title: str) -> Figure:
+    """Where call-performance curves reach the scores of commercial routers.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        As in `plot_call_curves`, of one benchmark.
+    points : DataFrame
+        As `routing.two_models.commercial_points`; a router without a curve is drawn in black.
+    """
+    figure, axis = plt.subplots(figsize=(7.5, 4.6))
+    _draw_curves(axis, curves)
+    for (name, score), part in points.groupby(["commercial", "score"], sort=False):
+        axis.axhline(score, color="0.4", linewidth=1, linestyle=":")
+        axis.annotate(f"{name}: {score:.2f}", (100, score), (6, 0), textcoords="offset points", va="center", fontsize=9)
+        for row in part.dropna().itertuples():
+            style = ROUTER_STYLES.get(row.router, {"color": "black", "marker": "D"})
+            first = name == points["commercial"].iloc[0] and row.router not in ROUTER_STYLES
+            label = f"learned from {_spell(row.router)}" if first else None
+            marker = {"linestyle": "none", "marker": style["marker"], "color": style["color"], "markersize": 8}
+            axis.plot(100 * row.strong_share, score, label=label, zorder=3, **marker)
+    axis.set_ylabel("mean score (1 to 10)")
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    set_title(figure, title)
+    return figure
+
+
 def plot_paper_and_ours(table: pd.DataFrame, random_ranges: Mapping[str, tuple[float, float]], title: str) -> Figure:
     """APGR of the paper and of ours with its interval, a panel a benchmark, over the range of one random router.
 
@@ -63,13 +91,15 @@ def plot_paper_and_ours(table: pd.DataFrame, random_ranges: Mapping[str, tuple[f
     table : DataFrame
         ``benchmark``, ``training_data``, ``router``, ``estimate``, ``low``, ``high``, ``paper`` (may be missing).
     random_ranges : mapping of benchmark to (low, high)
+        Of those benchmarks for which it is drawn.
     """
     rows = list(dict.fromkeys(zip(table["training_data"], table["router"], strict=True)))
     benchmarks = table["benchmark"].unique()
     size = (3.6 * len(benchmarks) + 2.2, 0.27 * len(rows) + 1.9)
     figure, axes = plt.subplots(1, len(benchmarks), figsize=size, sharey=True, squeeze=False)
     for axis, name in zip(axes[0], benchmarks, strict=True):
-        axis.axvspan(*random_ranges[name], color="0.92", zorder=0, label="one random router, 95 %")
+        if name in random_ranges:
+            axis.axvspan(*random_ranges[name], color="0.92", zorder=0, label="one random router, 95 %")
         axis.axvline(0.5, color="0.75", linewidth=1, zorder=0)
         for row in table[table["benchmark"] == name].itertuples():
             height = -rows.index((row.training_data, row.router))
