@@ -24,9 +24,10 @@ from dask.distributed import Client, LocalCluster
 
 from routing.battles import PairCounts, count_pairs
 from routing.bradley_terry import fit_bradley_terry
-from routing.capacity import growth_title, plan_capacity, plot_growth
+from routing.capacity import cluster_growth_title, plan_capacity
 from routing.cluster import PATIENT
 from routing.plots import save_figure, set_style
+from routing.plots_overhead import plot_cluster_growth
 from routing.scale import NAME_COLUMNS, count_battles, embedding_column, find_shards, read_shard
 from routing.scale_similarity import ShardedSimilarityRouter
 from routing.similarity import SimilarityRouter
@@ -224,7 +225,13 @@ def main() -> None:
         print(similarity.to_string(index=False))
         write_table(similarity, options.output / "scale_similarity.csv")
         votes = measure_votes([int(size) for size in options.votes.split(",")], options.repeats, Path(scratch))
-        save_figure(plot_growth(votes, growth_title(votes)), votes, "scale_votes", options.output, data="simulated")
+        save_figure(
+            plot_cluster_growth(votes, cluster_growth_title(votes)),
+            votes,
+            "scale_votes",
+            options.output,
+            data="simulated",
+        )
     plan = plan_capacity(votes, similarity)
     print(plan.to_string(index=False))
     write_table(plan, options.output / "scale_capacity.csv")

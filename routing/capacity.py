@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from routing.plots import set_title
-
-WORKER_STYLES = [{"color": "C0", "marker": "o", "linestyle": "-"}, {"color": "C1", "marker": "s", "linestyle": "--"}]
+BENCHMARKS = Path(__file__).parents[1] / "results" / "benchmarks"  # of the repository
+VOTES, SIMILARITY = BENCHMARKS / "scale_votes.csv", BENCHMARKS / "scale_similarity.csv"  # as benchmarks/scale.py writes
 
 
 def plan_capacity(
@@ -74,44 +71,8 @@ def plan_capacity(
     return pd.DataFrame(rows, columns=["quantity", "value", "unit", "assumption"])
 
 
-def plot_growth(table: pd.DataFrame, title: str) -> Figure:
-    """Seconds, and memory a worker, against the number of battles, a line a number of workers.
-
-    Parameters
-    ----------
-    table : DataFrame
-        ``battles``, ``workers``, ``median_s``, ``least_s``, ``greatest_s``, ``peak_mib_a_worker``.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8))
-    for style, (workers, part) in zip(WORKER_STYLES, table.groupby("workers"), strict=True):
-        error = [part["median_s"] - part["least_s"], part["greatest_s"] - part["median_s"]]
-        left.errorbar(part["battles"], part["median_s"], yerr=error, capsize=3, **style)
-        right.plot(part["battles"], part["peak_mib_a_worker"], **style)
-        name = "1 worker" if workers == 1 else f"{workers} workers"
-        below = workers > 1
-        for axis, value in ((left, "median_s"), (right, "peak_mib_a_worker")):
-            last = part[["battles", value]].iloc[-1]
-            axis.annotate(
-                name,
-                tuple(last),
-                (8, -6 if below else 6),
-                textcoords="offset points",
-                va="top" if below else "bottom",
-                color=style["color"],
-            )
-    left.set(xscale="log", yscale="log", ylabel="seconds from shards to ratings")
-    right.set(xscale="log", ylabel="greatest memory of a worker (MiB)", ylim=(0, None))
-    right.set_ylim(top=right.get_ylim()[1] * 1.15)
-    for axis in (left, right):
-        low, high = axis.get_xlim()
-        axis.set(xlabel="battles", xlim=(low, high * 5))
-    left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    set_title(figure, title)
-    return figure
-
-
-def growth_title(table: pd.DataFrame) -> str:
-    """What `plot_growth` shows, in a sentence made of the table's numbers."""
+def cluster_growth_title(table: pd.DataFrame) -> str:
+    """What `plot_cluster_growth` shows, in a sentence made of the table's numbers."""
     most = table[table["workers"] == table["workers"].max()].sort_values("battles")
     first, last = most.iloc[0], most.iloc[-1]
     more, longer, larger = (last[name] / first[name] for name in ("battles", "median_s", "peak_mib_a_worker"))

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from routing.capacity import growth_title, plan_capacity, plot_growth
+from routing.capacity import cluster_growth_title, plan_capacity
+from routing.plots_overhead import plot_cluster_growth
 
 
 @pytest.fixture
@@ -33,10 +34,10 @@ def test_the_plan_is_what_the_measurement_multiplies_to(votes):
 
 
 def test_the_growth_figure_shows_the_table_and_says_its_numbers(votes):
-    title = growth_title(votes)
+    title = cluster_growth_title(votes)
     assert title.startswith("1,000 times the votes take 1,000 times the time on 2 workers (50 s for 100,000,000)")
     assert title.endswith("1.5 times the memory of each")
-    figure = plot_growth(votes, title)
+    figure = plot_cluster_growth(votes, title)
     left, right = figure.axes
     np.testing.assert_array_equal(right.lines[1].get_ydata(), [310, 465])
     np.testing.assert_array_equal(left.lines[0].get_xdata(), [1e5, 1e8])
