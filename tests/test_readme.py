@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parent.parent
-SECTIONS = {"Use the package": ["python"], "Use it on your own models": ["sh", "sh", "python"]}
+SECTIONS = {
+    "Use the package": ["python"],
+    "Use it on your own models": ["sh", "sh", "python"],
+    "More than one machine": ["python"],
+}
 # A section ends at the next heading of its level; a block may hold lines that begin with one "#".
 SECTION = re.compile(r"^## (?P<title>.+)\n(?P<text>(?:(?!## ).*\n?)*)", re.MULTILINE)
 BLOCK = re.compile(r"^```(?P<language>sh|python)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
