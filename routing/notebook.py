@@ -198,6 +198,7 @@ def execute_notebook(task: Task) -> Outcome:
     # The bars are text, which a page can show; tqdm would rather have widgets, and warns with a path of this machine.
     filters = [text for text in os.environ.get("PYTHONWARNINGS", "").split(",") if text not in ("", QUIET_BARS)]
     os.environ["PYTHONWARNINGS"] = ",".join([*filters, QUIET_BARS])
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of files that are read in a moment
     if task.threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(task.threads))
     here = Path.cwd()

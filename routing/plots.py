@@ -114,7 +114,7 @@ def _label_data(figure: Figure, data: str) -> None:
         engine.set(rect=(0, label_height, 1, 1 - label_height))
 
 
-def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, data: str) -> Path:
+def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, data: str) -> None:
     """Write ``<name>.png`` and, beside it, ``<name>.csv`` with the numbers the figure shows.
 
     The same figure and table give the same bytes. A named index is written as the first columns; an unnamed
@@ -131,11 +131,6 @@ def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, da
         An existing folder, such as `Run.folder`.
     data : "real" or "simulated"
         What the figure says in its corner.
-
-    Returns
-    -------
-    Path
-        The PNG.
 
     Raises
     ------
@@ -156,4 +151,3 @@ def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, da
     path = folder / f"{name}.png"
     write_atomically(path, png.getvalue())
     write_atomically(path.with_suffix(".csv"), table.to_csv(index=named, float_format="%.10g", lineterminator="\n"))
-    return path
