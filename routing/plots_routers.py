@@ -126,6 +126,8 @@ def plot_learning_curve(table: pd.DataFrame, title: str) -> Figure:
 def plot_model_map(table: pd.DataFrame, title: str) -> Figure:
     """Models in the plane of their two main prompt-dependent directions, coloured by rating.
 
+    The models farthest out are named, as far as their names do not lie on each other.
+
     Parameters
     ----------
     table : DataFrame
@@ -134,12 +136,19 @@ def plot_model_map(table: pd.DataFrame, title: str) -> Figure:
     figure, axis = plt.subplots(figsize=(8, 5.5))
     points = axis.scatter(table["first"], table["second"], c=table["rating_elo"], cmap="cividis", s=30)
     figure.colorbar(points, label="mean rating (Elo points)")
-    extreme = set(table["first"].abs().nlargest(10).index) | set(table["second"].abs().nlargest(10).index)
-    for row in table.loc[sorted(extreme)].itertuples():
-        axis.annotate(row.model, (row.first, row.second), (4, 3), textcoords="offset points", fontsize=7.5)
     axis.set(xlabel="first direction", ylabel="second direction")
     axis.margins(x=0.15)
     set_title(figure, title)
+    distance = sum((table[name] / table[name].std()) ** 2 for name in ("first", "second"))
+    figure.canvas.draw()  # where the axis lies decides which names meet
+    taken = []
+    for row in table.loc[distance.nlargest(20).index].itertuples():
+        name = axis.annotate(row.model, (row.first, row.second), (4, 3), textcoords="offset points", fontsize=7.5)
+        place = name.get_window_extent()
+        if any(place.overlaps(other) for other in taken):
+            name.remove()
+        else:
+            taken.append(place)
     return figure
 
 
