@@ -1,6 +1,6 @@
 """Past one machine, measured: votes, similarity weighting and growth on one and two Dask workers of this machine.
 
-    python benchmarks/scale.py            (with the extra "scale" installed; about half an hour, 5 GB of disk)
+    python benchmarks/scale.py            (with the extra "scale" installed; about ten minutes, 10 GB of memory)
 
 Writes results/benchmarks/scale_*.{png,csv}. Votes are simulated into shards by the workers and counted from there; the
 whole is never held anywhere. What one machine counts for comparison it streams, one shard at a time.
@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from dask.distributed import Client, LocalCluster
 
+from routing import scale_similarity
 from routing.battles import PairCounts, count_pairs
 from routing.bradley_terry import fit_bradley_terry
 from routing.capacity import cluster_growth_title, plan_capacity
@@ -35,6 +36,7 @@ from routing.similarity import SimilarityRouter
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"
 N_MODELS, SHARD_ROWS = 64, 1_000_000
 N_BATTLES, WIDTH, N_PROMPTS, N_SHARDS = 1_000_000, 384, 256, 16
+BATCH = 32  # prompts, for one worker and for two
 MEMORY_LIMIT = "1.5GB"
 OPTIONS = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "local_directory": tempfile.gettempdir()}
 
@@ -166,6 +168,8 @@ def sharded_battles(n_battles: int) -> dd.DataFrame:
 
 def measure_similarity(n_battles: int, repeats: int) -> pd.DataFrame:
     """Seconds of a batch of prompts on one and two workers of one thread, and how far they are from one machine."""
+    # By itself a router takes larger batches the more workers hold their cosines, and so reads vectors less often.
+    scale_similarity.MAX_BATCH = BATCH
     queries = make_vectors(N_PROMPTS, [3])
     rows, ratings = [], []
     for n_workers in (1, 2):
@@ -188,6 +192,7 @@ def measure_similarity(n_battles: int, repeats: int) -> pd.DataFrame:
                 "workers": n_workers,
                 "battles": n_battles,
                 "prompts": N_PROMPTS,
+                "batch": BATCH,
                 "median_s": np.median(seconds),
                 "least_s": min(seconds),
                 "greatest_s": max(seconds),
