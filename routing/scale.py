@@ -261,7 +261,9 @@ def bootstrap_on_cluster(
     resampling = prepare_resampling(counts, ties, prior_strength)
     blocks = resampling.blocks(n_resamples, rng)
     shared = client.submit(pickle.loads, pickle.dumps(resampling))  # sent once a worker, not once a block
-    return np.concatenate(gather(client, [client.submit(resample_ratings, shared, *block) for block in blocks]))
+    futures = [client.submit(resample_ratings, shared, *block) for block in blocks]
+    wait(futures)
+    return np.concatenate([gather(client, future) for future in futures])  # in order: the first error is one machine's
 
 
 # -- embeddings -------------------------------------------------------------------------------------------------------
