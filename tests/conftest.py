@@ -46,6 +46,9 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20240626)
 
 
+QUICK_START = {"distributed.worker.multiprocessing-method": "forkserver"}  # of workers, after each kill too
+
+
 @pytest.fixture(scope="session")
 def cluster():
     """Two worker processes of one thread, each watched by a nanny that starts it again; shared by all tests."""
@@ -55,7 +58,7 @@ def cluster():
     from routing.cluster import PATIENT
 
     with (
-        dask.config.set(PATIENT),
+        dask.config.set(PATIENT | QUICK_START),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit="1.5GB") as local,
     ):
         yield local

@@ -9,6 +9,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import QUICK_START
 from dask.distributed import Client, LocalCluster
 from test_router import QUESTIONS, embed
 from test_scale import kill_a_busy_worker, make_battles, write_shards
@@ -140,7 +141,7 @@ def test_a_new_client_finds_the_shards_that_were_published(cluster, client, batt
 def test_a_worker_short_of_memory_keeps_shards_on_disk(battles, queries, expected):
     room = {"distributed.worker.memory.target": 0.00005, "distributed.worker.memory.spill": False}  # of 1 GB: 50 kB
     options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": "1GB", "dashboard_address": "127.0.0.1:0"}
-    with dask.config.set(PATIENT | room), LocalCluster(**options) as small, Client(small) as client:
+    with dask.config.set(PATIENT | QUICK_START | room), LocalCluster(**options) as small, Client(small) as client:
         router = ShardedSimilarityRouter(n_tiers=4, encoder=ENCODER)
         ratings = router.fit(dd.from_pandas(battles, npartitions=6), client=client).ratings(queries)
         (on_disk,) = client.run(lambda dask_worker: dask_worker.data.spilled_total.disk).values()
