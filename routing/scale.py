@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import functools
 import pickle
-import re
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
 
@@ -214,33 +213,48 @@ def count_battles(battles: dd.DataFrame | str, client: Client) -> PairCounts:
         shards = find_shards(battles)
         battles = read_battles(battles, NAME_COLUMNS)
     tables = battles.map_partitions(tabulate_partition, meta=PAIR_TABLE, enforce_metadata=False)
-    total = tables.groupby(PAIR, sort=True).sum(split_every=8)
-    return untabulate(gather(client, client.compute(total.optimize()), shards).reset_index())
+    total = tables.groupby(PAIR, sort=True).sum(split_every=8).optimize()
+    tasks = [key for key in total.__dask_graph__() if key[0].startswith("read-")]  # (name, number of the shard)
+    read = {key: shards[key[1]] for key in tasks if shards}
+    return untabulate(gather(client, client.compute(total), read).reset_index())
 
 
-def gather(client: Client, futures, shards: Sequence[str] = ()):
-    """Results of futures; the rest is cancelled where one fails. `shards` are the names of what their tasks read.
+def gather(client: Client, futures, shards: Mapping[tuple[str, int], str] | None = None):
+    """Results of futures; the rest is cancelled where one fails. `shards`: which shard a task reads, by its key.
 
     Raises
     ------
     RuntimeError
-        A task was lost with one worker after another.
+        A task was lost with one worker after another. A worker holds several tasks, and which of them ended it nobody
+        knows: the message names every shard that was lost so often.
     Exception
         As a task raised it.
     """
     try:
         return client.gather(futures)
     except KilledWorker as error:
-        number = re.fullmatch(r"\('read-.*', (\d+)\)", str(error.task))
-        what = f"shard {shards[int(number[1])]}" if number and shards else f"task {error.task}"
-        raise RuntimeError(
-            f"{what} ended {error.allowed_failures + 1} worker(s), one after the other, most likely for lack of memory:"
-            " cut it into smaller shards, or give each worker more memory"
-        ) from error
+        told = _explain_lost(client, error, shards or {})
+        client.cancel(futures)
+        raise told from error
     except BaseException:
         with suppress(Exception):  # the first error is the one to tell
             client.cancel(futures)
         raise
+
+
+def _explain_lost(client: Client, error: KilledWorker, shards: Mapping[tuple[str, int], str]) -> RuntimeError:
+    # A lambda goes by value: the scheduler's machine may lack this package.
+    lost = client.run_on_scheduler(
+        lambda dask_scheduler: [
+            key for key, task in dask_scheduler.tasks.items() if task.suspicious > dask_scheduler.allowed_failures
+        ]
+    )
+    suspects = sorted(shards[key] for key in lost if key in shards)
+    return RuntimeError(
+        f"{'shard ' + ' or '.join(suspects) if suspects else f'task {error.task}'} ended {error.allowed_failures + 1}"
+        " worker(s), one after the other, most likely for lack of memory: cut it into smaller shards, or give each"
+        " worker more memory"
+    )
 
 
 # -- bootstrap --------------------------------------------------------------------------------------------------------
