@@ -148,6 +148,29 @@ def plot_pair_matrix(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def plot_kinds(table: pd.DataFrame, title: str) -> Figure:
+    """What judges see in kinds of prompts beside what routers expect, each column colored by its ranks.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row a kind of prompt, a column a quantity; the first is what the others are compared with.
+    """
+    judged, *routers = table.columns
+    agreement = table.corr("spearman")[judged]
+    names = [f"{_spell(judged)}\n(points of 10)"]
+    names += [f"{_spell(name)}\nrank correlation {agreement[name]:.2f}" for name in routers]
+    figure, axis = plt.subplots(figsize=(2.0 * len(names) + 1.5, 0.36 * len(table) + 2.0))
+    sns.heatmap(
+        table.rank(), annot=table, fmt=".3f", ax=axis, cmap="viridis", linewidths=0.5, xticklabels=names,
+        annot_kws={"fontsize": 9}, cbar_kws={"label": "rank among the kinds"},
+    )  # fmt: skip
+    axis.set(xlabel="", ylabel="kind of prompt")
+    axis.tick_params(axis="both", rotation=0)
+    set_title(figure, title)
+    return figure
+
+
 def plot_costs(table: pd.DataFrame, title: str) -> Figure:
     """Dollars per 1,000 calls against the share of the gap recovered, a panel a benchmark, a line a router.
 

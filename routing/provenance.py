@@ -196,14 +196,11 @@ class Run:
             raise ValueError(f"input {name}: {source!r} is no sha256; give a Path, a table or 64 hexadecimal digits")
         self.inputs[name] = {"sha256": sha256, "data": check_data_kind(data)}
 
-    def finish(self) -> Path:
+    def finish(self) -> None:
         """Write the manifest into the run's folder.
 
-        Returns
-        -------
-        Path
-            The manifest: parameters, hashes of the inputs and of every file in the folder, code, versions,
-            machine, seconds since `start_run`.
+        It holds the parameters, hashes of the inputs and of every file in the folder, code, versions, machine and
+        seconds since `start_run`.
 
         Raises
         ------
@@ -224,7 +221,6 @@ class Run:
             **describe_environment(),
         }
         write_json(manifest, content)
-        return manifest
 
 
 def start_run(name: str, parameters: Mapping[str, object], results_dir: str | Path) -> Run:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from routing import provenance
-from routing.provenance import Outcome, describe_code, hash_table, read_outcome, start_run, write_atomically
+from routing.provenance import MANIFEST, Outcome, describe_code, hash_table, read_outcome, start_run, write_atomically
 
 PARAMETERS = {"profile": "smoke", "seed": 7, "rate": 0.5, "shuffle": True}
 TABLE = pd.DataFrame({"model": ["a", "b"], "rating": [0.25, -0.25]})
@@ -34,7 +34,8 @@ def test_the_manifest_holds_hashes_of_what_went_in_and_what_came_out(tmp_path):
     (run.folder / "deep").mkdir()
     (run.folder / "deep" / "scores.csv").write_bytes(b"x\n")
     run.finish()
-    manifest = json.loads(run.finish().read_text())  # a cell run twice: the first manifest is no output
+    run.finish()  # a cell run twice: the first manifest is no output
+    manifest = json.loads((run.folder / MANIFEST).read_text())
 
     assert manifest["parameters"] == PARAMETERS
     assert manifest["inputs"]["votes"] == {"sha256": hashlib.sha256(b"a,b\n1,2\n").hexdigest(), "data": "real"}
@@ -50,7 +51,8 @@ def test_the_manifest_names_no_path_and_no_host(tmp_path):
     parameters = {**PARAMETERS, "results_dir": str(tmp_path / "results"), "label": "a/b"}
     run = start_run("01_bradley_terry", parameters, tmp_path / "results")
     run.record_input("arena", TABLE, "simulated")
-    text = run.finish().read_text()
+    run.finish()
+    text = (run.folder / MANIFEST).read_text()
     assert json.loads(text)["parameters"] == {**PARAMETERS, "results_dir": "results", "label": "a/b"}
     for secret in (str(tmp_path), str(Path.cwd()), str(Path.home()) + "/", socket.gethostname()):
         assert secret not in text
@@ -60,11 +62,11 @@ def test_a_new_run_removes_what_the_last_one_made_and_nothing_else(tmp_path):
     run = start_run("01_bradley_terry", PARAMETERS, tmp_path)
     (run.folder / "old.png").write_bytes(b"old")
     run.record_input("arena", TABLE, "simulated")
-    manifest = run.finish()
+    run.finish()
     (run.folder / "notes.txt").write_bytes(b"mine")
     start_run("01_bradley_terry", PARAMETERS, tmp_path)
     assert {path.name for path in run.folder.iterdir()} == {"notes.txt"}
-    assert not manifest.exists()  # so that a run that is aborted now leaves none
+    assert not (run.folder / MANIFEST).exists()  # so that a run that is aborted now leaves none
 
 
 def test_a_manifest_that_was_tampered_with_removes_nothing_outside_its_folder(tmp_path):

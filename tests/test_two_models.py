@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from routing.encode import PromptEncoder
 from routing.evaluation import bootstrap_metrics, call_curve, oracle_scores
+from routing.plots_two_models import plot_kinds
 from routing.study import PAIR, load_study
 from routing.training_sets import training_sets
 from routing.two_models import (
@@ -166,3 +168,14 @@ def test_the_published_training_set_of_each_benchmark(sets, rng):
     assert {key.benchmark: key.training_data for key in picked} == {
         "MMLU": "arena+gold", "GSM8K": "arena+judge", "simulated": "arena+gold"
     }  # fmt: skip
+
+
+def test_the_figure_of_kinds_says_how_routers_agree_with_judges():
+    judged = pd.Series([3.0, 2.0, 1.0], index=["math", "coding", "writing"])
+    table = pd.DataFrame({"judged_gain": judged, "agrees": judged**3, "opposes": -judged})
+    figure = plot_kinds(table, "title")
+    names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert [name.split()[-1] for name in names[1:]] == ["1.00", "-1.00"]
+    shown = [float(text.get_text()) for text in figure.axes[0].texts]
+    assert shown == table.to_numpy().ravel().tolist()
+    plt.close(figure)
