@@ -10,7 +10,7 @@ from routing.benchmark_tables import BenchmarkTable, read_llmrouter, read_router
 from routing.simulate import simulate_arena
 from routing.sources import find_files
 
-SIMULATED_SIZES = {"smoke": (240, 120), "quick": (1_200, 600)}  # prompts to learn from, prompts to test on
+SIMULATED_SIZES = {"smoke": (240, 120), "quick": (900, 450)}  # prompts to learn from, prompts to test on
 
 
 @dataclass(frozen=True)
