@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator
 
 from routing.frontier import upper_hull
@@ -146,6 +147,7 @@ def _draw_singles(axis: Axes, alone: pd.DataFrame) -> None:
             "xytext": (0, 7) if dear else (5, -10),
             "textcoords": "offset points",
             "ha": "right" if dear else "left",
+            "path_effects": [withStroke(linewidth=2.5, foreground="white")],  # it may lie on a curve
         }
         axis.annotate(name, (1000 * row.cost_usd, row.quality), fontsize=7.5, **where)
 
