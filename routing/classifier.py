@@ -31,8 +31,9 @@ from routing.bradley_terry import fit_bradley_terry, rating_tiers
 from routing.classifier_training import RatingModel, TrainingPlan, train_model
 from routing.encode import BUNDLED_MODEL
 from routing.lessons import Lessons, gather_lessons
-from routing.prompt_batches import LessonBatches, batches_of_like_length
+from routing.prompt_batches import LessonBatches, batches_to_train
 from routing.rating_head import choose_head, davidson_losses, score_losses
+from routing.reading import batches_to_read
 from routing.router import Prompts, Router, check_texts
 
 TRAINED_PARTS = ("head", "last_layer", "all")
@@ -282,16 +283,15 @@ class ClassifierRouter(Router):
 
         tokens = [self._tokenize(part.prompts) for part in (training, held_out)]
         lengths = [np.array([len(row) for row in rows]) for rows in tokens]
-        order = [
-            batch for _ in range(self.n_epochs) for batch in batches_of_like_length(lengths[0], self.batch_size, rng)
-        ]
-        fixed = batches_of_like_length(lengths[1], self.batch_size)
+        order = [batch for _ in range(self.n_epochs) for batch in batches_to_train(lengths[0], self.batch_size, rng)]
+        on_cpu = torch.device(self.device).type == "cpu"
+        fixed = batches_to_read(lengths[1], self.batch_size, on_cpu)
         rows = tokens if whole else [self.model.states_below_last(part, self.device, self.pads_left) for part in tokens]
         names = {item.name for item in fields(self)}
         plan = TrainingPlan(
             **{item.name: getattr(self, item.name) for item in fields(TrainingPlan) if item.name in names},
             bfloat16=has_bfloat16(self.device),
-            on_cpu=torch.device(self.device).type == "cpu",
+            on_cpu=on_cpu,
         )
         with nullcontext() if whole else last_layer_only(self.model.backbone):
             curve = train_model(

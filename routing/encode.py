@@ -27,11 +27,15 @@ import numpy as np
 import pooch
 from tqdm import tqdm
 
+from routing.reading import batches_to_read
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
+CHARACTERS_PER_TOKEN = 5  # about as many in English; of a batch only the proportions of its lengths matter
+N_SPECIAL_TOKENS = 2
 VECTOR_DTYPE = np.dtype("<f4")  # of a vector in the cache, whatever machine wrote it
 KEYS_PER_QUERY = 1000
 LOCK_TIMEOUT_S = 60.0
@@ -103,7 +107,7 @@ class PromptEncoder:
     max_length : int
         Longer prompts are cut to this many tokens, the special ones included. A callable cuts for itself.
     batch_size : int
-        Prompts encoded, and committed to the cache, at once.
+        At most so many prompts are encoded, and committed to the cache, at once.
     device : str
         As torch names it. A callable chooses for itself.
     cache : str, Path or bool
@@ -186,8 +190,8 @@ class PromptEncoder:
         missing = sorted(position_of.keys() - vectors.keys(), key=lambda key: (-len(texts[position_of[key]]), key))
         hide_bar = not missing or (None if progress is None else not progress)
         with tqdm(total=len(missing), desc="encode", unit="prompt", disable=hide_bar) as bar:
-            for start in range(0, len(missing), self.batch_size):
-                batch = missing[start : start + self.batch_size]
+            for numbers in self._batches([texts[position_of[key]] for key in missing]):
+                batch = [missing[number] for number in numbers]
                 positions = [position_of[key] for key in batch]
                 rows = self._encode_batch([texts[position] for position in positions], positions)
                 computed = {key: row.tobytes() for key, row in zip(batch, rows, strict=True)}
@@ -202,6 +206,13 @@ class PromptEncoder:
             )
         joined = np.frombuffer(bytearray().join(vectors[key] for key in keys), dtype=VECTOR_DTYPE)
         return joined.reshape(len(keys), widths[0]).astype(np.float32, copy=False)
+
+    def _batches(self, texts: list[str]) -> list[np.ndarray]:
+        """Numbers of the texts of each batch; a callable pads for itself, and may have a price a call."""
+        lengths = [min(len(text) // CHARACTERS_PER_TOKEN, self.max_length) + N_SPECIAL_TOKENS for text in texts]
+        return batches_to_read(
+            np.array(lengths), self.batch_size, on_cpu=self.device.startswith("cpu") and not callable(self.name)
+        )
 
     def _encode_batch(self, texts: list[str], positions: list[int]) -> np.ndarray:
         rows = np.asarray(self._function([mend_surrogates(text) for text in texts]))

@@ -34,15 +34,15 @@ def pad_rows(rows: Sequence[torch.Tensor], left: bool) -> dict[str, torch.Tensor
     return inputs | {"input_ids": padded}
 
 
-def batches_of_like_length(lengths: np.ndarray, size: int, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-    """Every prompt once, in batches of like length: the longest first, or in random order given an `rng`.
+def batches_to_train(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Every prompt once, in batches of `size` (one may have fewer) and of like length, in random order.
 
-    With an `rng` prompts of equal length are also mixed.
+    Prompts of equal length are also mixed.
     """
-    order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
+    order = rng.permutation(len(lengths))
     order = order[np.argsort(-np.asarray(lengths)[order], kind="stable")]
     batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
-    return batches if rng is None else [batches[number] for number in rng.permutation(len(batches))]
+    return [batches[number] for number in rng.permutation(len(batches))]
 
 
 class LessonBatches(Dataset):

@@ -11,7 +11,8 @@ from torch import nn
 from tqdm import tqdm
 
 from routing.backbones import has_bfloat16, states_below_last
-from routing.prompt_batches import batches_of_like_length, pad_rows
+from routing.prompt_batches import pad_rows
+from routing.reading import batches_to_read
 
 INFERENCE_BATCH = 64
 
@@ -104,7 +105,7 @@ class RatingModel(nn.Module):
         precision = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=has_bfloat16(device))
         lengths = np.array([len(row) for row in rows])
         with torch.no_grad(), precision, tqdm(total=len(rows), desc="read prompts", unit="prompt", disable=None) as bar:
-            for batch in batches_of_like_length(lengths, INFERENCE_BATCH):
+            for batch in batches_to_read(lengths, INFERENCE_BATCH, torch.device(device).type == "cpu"):
                 inputs = pad_rows([rows[number] for number in batch], left)
                 yield batch, {name: value.to(device) for name, value in inputs.items()}
                 bar.update(len(batch))

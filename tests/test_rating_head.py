@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from routing.battles import canonical_order, encode_battles
 from routing.lessons import Lessons, gather_lessons
-from routing.prompt_batches import LessonBatches, batches_of_like_length, pad_rows
+from routing.prompt_batches import LessonBatches, batches_to_train, pad_rows
 from routing.rating_head import choose_head, davidson_losses, fit_head, score_losses
 from routing.tie_models import davidson_terms, outcome_probability
 
@@ -126,12 +126,11 @@ def test_lessons_hold_every_battle_once_under_its_prompt():
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 99))
 def test_each_prompt_is_in_one_batch_beside_others_of_its_length(lengths, size, seed):
-    for rng in (None, np.random.default_rng(seed)):
-        batches = batches_of_like_length(np.array(lengths), size, rng)
-        assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
-        assert max(map(len, batches)) <= size
-        wasted = sum(max(lengths[k] for k in b) * len(b) - sum(lengths[k] for k in b) for b in batches)
-        assert wasted <= size * max(lengths)  # sorted: spreads of the batches add up to at most the whole spread
+    batches = batches_to_train(np.array(lengths), size, np.random.default_rng(seed))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert sorted(map(len, batches), reverse=True)[: len(lengths) // size] == [size] * (len(lengths) // size)
+    wasted = sum(max(lengths[k] for k in b) * len(b) - sum(lengths[k] for k in b) for b in batches)
+    assert wasted <= size * max(lengths)  # sorted: spreads of the batches add up to at most the whole spread
 
 
 @pytest.mark.parametrize("left", [False, True])
