@@ -15,7 +15,7 @@ from routing.simulate import SimulatedArena, simulate_arena
 from routing.sources import find_files
 
 PAIR = ("gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1")  # strong and weak in RouteLLM's main tables
-SIMULATED_SIZES = {"smoke": (240, 2_000, 120), "quick": (1_600, 16_000, 600)}  # prompts, battles, benchmark prompts
+SIMULATED_SIZES = {"smoke": (240, 2_000, 120), "quick": (1_200, 12_000, 600)}  # prompts, battles, benchmark prompts
 HELD_OUT_FOLDS = 5  # one of them is held out
 
 
