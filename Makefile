@@ -20,7 +20,7 @@ reproduce: setup
 
 reproduce-full: setup
 	$(RUN) run --profile full --resume
-	.venv/bin/python results/readme.py
+	.venv/bin/python -m routing.studies.readme
 
 test: setup lint
 	.venv/bin/python -m pytest

@@ -22,16 +22,16 @@ from sklearn.linear_model import LogisticRegression
 from timing import peak_memory_mib, time_in_turn
 
 from routing.battles import PairCounts, count_pairs, expand_counts
-from routing.bradley_terry import bootstrap_ratings, fit_bradley_terry
-from routing.plots import save_figure, set_style, set_title
-from routing.readers import read_arena_votes
+from routing.data.votes import read_arena_votes
+from routing.ratings.bradley_terry import bootstrap_ratings, fit_bradley_terry
+from routing.studies.plotting import save_figure, set_style, set_title
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"
 FIT_IN_FULL = """
 import numpy as np
 from routing.battles import count_pairs, expand_counts
-from routing.bradley_terry import bootstrap_ratings
-from routing.readers import read_arena_votes
+from routing.ratings.bradley_terry import bootstrap_ratings
+from routing.data.votes import read_arena_votes
 
 battles = expand_counts(read_arena_votes(), np.random.default_rng(0))
 bootstrap_ratings(count_pairs(battles), 1000, np.random.default_rng(0))

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from timing import peak_memory_mib, time_in_turn
 
-from routing.plots import save_figure, set_style, set_title
-from routing.policy import MultiModelPolicy
+from routing.policy.threshold import MultiModelPolicy
+from routing.studies.plotting import save_figure, set_style, set_title
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"
 PROMPTS, MODELS = 100_000, 129  # the greatest of each; the Arena has 129 models

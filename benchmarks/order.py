@@ -1,4 +1,4 @@
-"""The released behaviours as `routing.released` rewrites them, beside the installed package `routellm`, in one run.
+"""The released behaviours as `routing.studies.order.original` rewrites them, beside the package `routellm`, in one run.
 
     python benchmarks/order.py        (with the extra "bench" installed)
 
@@ -28,16 +28,16 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from routing.battles import swap_battles
-from routing.evaluation import call_curve
-from routing.released import (
+from routing.evaluation.call_curve import call_curve
+from routing.routers.base import Prompts, Router
+from routing.studies.order.original import (
     FixedPairRouter,
     ReleasedSimilarityRouter,
     TiesToWeakRouter,
     fit_rows,
     variance_tiers,
 )
-from routing.router import Prompts, Router
-from routing.simulate import simulate_arena
+from routing.studies.simulated.arena import simulate_arena
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"
 PAIR = ("gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1")

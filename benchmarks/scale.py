@@ -22,16 +22,16 @@ import numpy as np
 import pandas as pd
 from dask.distributed import Client, LocalCluster
 
-from routing import scale_similarity
 from routing.battles import PairCounts, count_pairs
-from routing.bradley_terry import fit_bradley_terry
-from routing.capacity import cluster_growth_title, plan_capacity
-from routing.cluster import PATIENT
-from routing.plots import save_figure, set_style
-from routing.plots_overhead import plot_cluster_growth
-from routing.scale import NAME_COLUMNS, count_battles, embedding_column, find_shards, read_shard
-from routing.scale_similarity import ShardedSimilarityRouter
-from routing.similarity import SimilarityRouter
+from routing.cluster.counts import NAME_COLUMNS, count_battles, embedding_column, find_shards, read_shard
+from routing.cluster.similarity import ShardedSimilarityRouter
+from routing.ratings.bradley_terry import fit_bradley_terry
+from routing.routers.similarity import SimilarityRouter
+from routing.runner.cluster import PATIENT
+from routing.runner.cluster import similarity as scale_similarity
+from routing.studies.overhead.capacity import cluster_growth_title, plan_capacity
+from routing.studies.overhead.figures import plot_cluster_growth
+from routing.studies.plotting import save_figure, set_style
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"
 N_MODELS, SHARD_ROWS = 64, 1_000_000

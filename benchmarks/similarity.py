@@ -18,11 +18,11 @@ import pandas as pd
 from timing import peak_memory_mib, time_in_turn
 
 from routing.battles import canonical_order
-from routing.bradley_terry import fit_bradley_terry
-from routing.plots import save_figure, set_style, set_title
-from routing.readers import read_arena_votes
-from routing.similarity import SimilarityRouter
-from routing.tie_models import outcome_probability
+from routing.data.votes import read_arena_votes
+from routing.ratings.bradley_terry import fit_bradley_terry
+from routing.ratings.ties import outcome_probability
+from routing.routers.similarity import SimilarityRouter
+from routing.studies.plotting import save_figure, set_style, set_title
 
 os.environ.setdefault("OPENAI_API_KEY", "none")  # routellm makes a client where it is imported; nothing is sent
 from routellm.routers.similarity_weighted.utils import compute_elo_mle_with_tie  # noqa: E402
@@ -32,7 +32,7 @@ N_BATTLES, N_TIERS, BATCH = 55_000, 10, 256
 MEMORY = """
 import numpy as np
 from similarity import make_battles, make_vectors
-from routing.similarity import SimilarityRouter
+from routing.routers.similarity import SimilarityRouter
 rng = np.random.default_rng(0)
 router = SimilarityRouter(n_tiers=10).fit(make_battles(rng), make_vectors(55_000, 384, rng))
 queries = make_vectors({n_prompts}, 384, rng)

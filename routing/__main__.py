@@ -10,7 +10,7 @@ from pathlib import Path
 
 # Each command imports what it needs when it runs: help and mistyped options answer at once.
 
-ROUTERS = {  # what --router names: a class of `routing.router.ROUTERS`
+ROUTERS = {  # what --router names: a class of `routing.routers.base.ROUTERS`
     "bt": "BradleyTerryRouter",
     "sw": "SimilarityRouter",
     "mf": "MatrixFactorizationRouter",
@@ -48,8 +48,8 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from routing.grid import read_grid
-    from routing.run import run_notebooks
+    from routing.runner.grid import read_grid
+    from routing.runner.run import run_notebooks
 
     grid = read_grid(options.grid)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's stop ends the kernels, as Ctrl-C does
@@ -81,14 +81,14 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
 
 
 def _show_data(options: argparse.Namespace) -> int:
-    from routing import sources
+    from routing.data import sources
 
     print(sources.status().to_string(index=False))
     return 0
 
 
 def _fetch_data(options: argparse.Namespace) -> int:
-    from routing import sources
+    from routing.data import sources
 
     print(sources.fetch(options.names or None, progress=True).to_string(index=False))
     return 0

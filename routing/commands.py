@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from routing.multi_policy import MultiModelPolicy, price_per_call
-from routing.quality import POOL, win_share
-from routing.readers import read_table
-from routing.router import Router, load_router, router_class
-from routing.simulate import CHARACTERS_PER_TOKEN, OUTPUT_TOKENS
+from routing.data.votes import read_table
+from routing.policy.budget import MultiModelPolicy, price_per_call
+from routing.policy.quality import POOL, win_share
+from routing.routers.base import Router, load_router, router_class
+from routing.studies.simulated.arena import CHARACTERS_PER_TOKEN, OUTPUT_TOKENS
 
 PROMPT_WIDTH = 48  # characters of a prompt that a table shows
 
@@ -26,7 +26,7 @@ def train_router(battles_csv: Path, name: str, folder: Path, prior_strength: flo
     ----------
     battles_csv : Path
         Columns of `routing.battles`; "BradleyTerryRouter" needs no prompts.
-    name : one of `routing.router.ROUTERS`
+    name : one of `routing.routers.base.ROUTERS`
     folder : Path
         Where the router is written; nothing may be there.
     prior_strength : float

@@ -55,7 +55,7 @@ def cluster():
     import dask
     from dask.distributed import LocalCluster
 
-    from routing.cluster import PATIENT
+    from routing.runner.cluster import PATIENT
 
     with (
         dask.config.set(PATIENT | QUICK_START),

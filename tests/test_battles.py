@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import battle_tables
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from routing.battles import (
     swap_battles,
     validate_battles,
 )
+from tests.conftest import battle_tables
 
 
 def table(*rows: tuple[str, str, str, str]) -> pd.DataFrame:

@@ -11,9 +11,9 @@ import pytest
 
 from routing.__main__ import main
 from routing.commands import read_prices
-from routing.quality import win_share
-from routing.router import load_router
-from routing.simulate import simulate_arena
+from routing.policy.quality import win_share
+from routing.routers.base import load_router
+from routing.studies.simulated.arena import simulate_arena
 
 PRICES = "model,usd_per_call\nlarge,0.01\nmedium,0.004\nsmall,0.001\n"
 # "large" lost no battle and "small" won none, as happens where there are few.

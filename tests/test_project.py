@@ -52,12 +52,14 @@ def test_each_dependency_has_its_reason():
 
 def test_citation_keys_stand_in_the_references():
     known = set(re.findall(r"^\| \[(\w+)\]", (ROOT / "REFERENCES.md").read_text(), re.M))
-    for path in [*ROOT.glob("routing/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/*.py")]:
+    for path in [*ROOT.glob("routing/**/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py")]:
         cited = set(re.findall(r"\[([A-Z][A-Za-z]+\d\d)(?:,[^]]*)?\]", path.read_text(encoding="utf-8")))
         assert cited <= known, f"{path.name} cites {cited - known}, which REFERENCES.md lacks"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("routing/*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("routing/**/*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
+)
 def test_a_module_is_short_enough_to_be_one_idea(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
@@ -68,8 +70,9 @@ def test_importing_has_no_side_effect(tmp_path):
 import random, sys, numpy
 numpy.random.seed(1); random.seed(1)
 before = numpy.random.get_state()[1].tolist(), random.getstate()
-import routing, routing.battles, routing.bradley_terry, routing.encode, routing.evaluation, routing.policy
-import routing.readers, routing.simulate, routing.sources, routing.run
+import routing, routing.battles, routing.ratings.bradley_terry, routing.embeddings, routing.evaluation.call_curve
+import routing.policy.threshold, routing.data.votes, routing.studies.simulated.arena, routing.data.sources
+import routing.runner.run
 assert before == (numpy.random.get_state()[1].tolist(), random.getstate())
 heavy = {"torch", "transformers", "sentence_transformers", "leaderbot"} & set(sys.modules)
 print(sorted(heavy))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -11,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from routing.studies import readme
 
 PROJECT = Path(__file__).parent.parent
 SECTIONS = {
@@ -53,41 +54,33 @@ def test_blocks_are_found_by_section():
 # -- its numbers ----------------------------------------------------------------------------------------------------
 
 
-def load_filler():
-    spec = importlib.util.spec_from_file_location("readme_filler", PROJECT / "results" / "readme.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FILLER = load_filler()
 KNOWN = {"3.11", "1.67", "0.5", "2.0", "4.0"}  # Python's version, millions of votes, random order, licences
 CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 LINK = re.compile(r"\]\([^)]*\)")
-MARKED = re.compile(FILLER.NUMBER.pattern)
+MARKED = re.compile(readme.NUMBER.pattern)
 
 
 def unmarked_numbers(text: str) -> list[str]:
     """Decimals and percentages in prose that name no CSV."""
-    prose = MARKED.sub("", FILLER.TABLE.sub("", LINK.sub("", CODE.sub("", text))))
+    prose = MARKED.sub("", readme.TABLE.sub("", LINK.sub("", CODE.sub("", text))))
     return [number for number in re.findall(r"\d+\.\d+%?|\d+ ?%", prose) if number not in KNOWN | {"95 %", "95\n %"}]
 
 
 def test_every_number_of_the_readme_stands_in_the_results():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert unmarked_numbers(text) == []
-    assert FILLER.fill(text) == text, "run: python results/readme.py"
+    assert readme.fill(text) == text, "run: python -m routing.studies.readme"
 
 
 def test_a_number_without_a_source_or_with_another_value_is_found(tmp_path):
     (tmp_path / "a.csv").write_text("name,kind,value\nx,1,0.5\ny,1,0.25\n")
     assert unmarked_numbers("It is 0.5<!--a.csv|name=x|value|.1f-->, and 0.7 or 20 % of it; `0.1`.") == ["0.7", "20 %"]
     assert (
-        FILLER.fill("It is ?<!--a.csv|name=y|kind=1|value|.2f-->.", tmp_path)
+        readme.fill("It is ?<!--a.csv|name=y|kind=1|value|.2f-->.", tmp_path)
         == "It is 0.25<!--a.csv|name=y|kind=1|value|.2f-->."
     )
     with pytest.raises(ValueError, match=r"2 values instead of one for a.csv\|kind=1\|value"):
-        FILLER.fill("?<!--a.csv|kind=1|value|.2f-->", tmp_path)
+        readme.fill("?<!--a.csv|kind=1|value|.2f-->", tmp_path)
 
 
 def test_every_figure_of_the_results_has_its_numbers():

@@ -1,0 +1,321 @@
+"""Battles past one machine: pair counts, bootstrap and embeddings on a Dask cluster [Rocklin15].
+
+All that ratings need from battles is a sum over battles, and whole numbers below 2**53 add up exactly in any order.
+So a cluster computes what one machine computes, digit for digit. Dask does the rest: it schedules, moves, spills to
+disk, and computes again what a lost worker held; no task here has an effect that a second time would change.
+
+Needs the extra "scale" (dask, distributed, pyarrow); nothing else in the package does.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import PurePosixPath
+
+import cloudpickle
+import dask
+import dask.dataframe as dd
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dask.distributed import Client, Future, KilledWorker, wait
+
+from routing.battles import PairCounts, count_pairs, validate_battles
+from routing.embeddings import PromptEncoder
+from routing.ratings.bradley_terry import prepare_resampling, resample_ratings
+
+NAME_COLUMNS = ("model_a", "model_b", "winner")
+OUTCOMES = ("wins", "ties", "losses")
+VECTOR_LIST = pd.ArrowDtype(pa.list_(pa.float32()))
+PAIR = ["model_a", "model_b"]
+PAIR_TABLE = pd.DataFrame(columns=[*PAIR, *OUTCOMES]).astype(dict.fromkeys(PAIR, "str") | dict.fromkeys(OUTCOMES, int))
+
+
+# -- shards -----------------------------------------------------------------------------------------------------------
+
+
+def find_shards(address: str) -> list[str]:
+    """Addresses of the shards at `address`, sorted.
+
+    Parameters
+    ----------
+    address : str
+        A folder, a file or a pattern with ``*``: local, or any that fsspec knows (``s3://...``, ``gs://...``).
+        Of a folder, the files below it whose names end in .parquet, .csv, .json, .jsonl or .ndjson (a further .gz
+        is allowed but for .parquet); names that begin with "." or "_" are passed over.
+
+    Raises
+    ------
+    FileNotFoundError
+        No shard there.
+    """
+    system, path = fsspec.core.url_to_fs(str(address))
+    if "*" in path:
+        found = system.glob(path)
+    elif system.isdir(path):
+        found = [file for file in system.find(path) if _kind(file)]
+    else:
+        found = [path] if system.exists(path) else []
+    shards = sorted(file for file in found if not PurePosixPath(file).name.startswith((".", "_")))
+    if not shards:
+        raise FileNotFoundError(f"{address} holds no shard (.parquet, .csv, .json, .jsonl, .ndjson)")
+    unknown = [file for file in shards if not _kind(file)]
+    if unknown:
+        raise ValueError(f"shard {unknown[0]} is none of .parquet, .csv, .json, .jsonl, .ndjson")
+    return [system.unstrip_protocol(file) if "://" in str(address) else file for file in shards]
+
+
+def _kind(name: str) -> str | None:
+    """The format that a file's name tells; None for another file."""
+    suffix = PurePosixPath(name.removesuffix(".gz")).suffix
+    kinds = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "lines", ".ndjson": "lines"}
+    return kinds.get(suffix)
+
+
+def read_shard(address: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The named columns of one shard, those it has; ``attrs["shard"]`` is its address.
+
+    Raises
+    ------
+    ValueError
+        A file that cannot be read as what its name says; the message names it.
+    """
+    kind = _kind(address)
+    try:
+        with fsspec.open(address, "rb", compression="infer") as file:
+            if kind == "parquet":
+                table = pq.ParquetFile(file, read_dictionary=list(NAME_COLUMNS))
+                kept = [name for name in columns if name in table.schema_arrow.names]
+                frame = table.read(columns=kept).to_pandas(types_mapper=_keep_lists)
+            elif kind == "csv":
+                text = dict.fromkeys(("prompt", *NAME_COLUMNS), str)
+                frame = pd.read_csv(file, usecols=lambda name: name in columns, dtype=text)
+            else:
+                first = file.read(1) if kind == "json" else b""
+                file.seek(0)
+                frame = pd.read_json(file, lines=first != b"[", dtype=False)
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise ValueError(f"shard {address} cannot be read as {kind}: {error}; replace it or leave it out") from error
+    frame = frame[[name for name in columns if name in frame.columns]]
+    if "embedding" in frame.columns and frame["embedding"].dtype == object:
+        frame = frame.assign(embedding=pd.array(frame["embedding"].tolist(), dtype=VECTOR_LIST))
+    frame.attrs["shard"] = address
+    return frame
+
+
+def embedding_column(vectors: np.ndarray) -> pd.api.extensions.ExtensionArray:
+    """A matrix, (n_battles, width), as the column ``embedding`` of a table of battles.
+
+    Dask turns lists in a column of objects into text; a column of this type it leaves alone.
+    """
+    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
+    starts = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1])
+    return pd.array(pa.ListArray.from_arrays(starts, flat), dtype=VECTOR_LIST)
+
+
+def _keep_lists(kind: pa.DataType) -> pd.ArrowDtype | None:
+    """A column of embeddings stays the one array that it is on disk; as objects it would take twice the memory."""
+    return pd.ArrowDtype(kind) if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) else None
+
+
+def read_battles(address: str, columns: Sequence[str] = ("prompt", *NAME_COLUMNS)) -> dd.DataFrame:
+    """The battles of all shards at `address` as a Dask DataFrame, a partition a shard.
+
+    Nothing is read yet. A shard has to fit a worker's memory several times over: about a million battles with
+    prompts is a good size, or ten million without.
+
+    Parameters
+    ----------
+    address : str
+        As in `find_shards`.
+    columns : sequence of str
+        Those to read. Pair counts need no prompts: `NAME_COLUMNS` is enough.
+    """
+    meta = pd.DataFrame({name: pd.Series(dtype=VECTOR_LIST if name == "embedding" else "str") for name in columns})
+    shards = find_shards(address)
+    return dd.from_map(
+        read_shard, shards, columns=tuple(columns), meta=meta, enforce_metadata=False, label="read-shard"
+    )
+
+
+def name_partition(partition: pd.DataFrame) -> str:
+    """What an error calls a partition: the shard it was read from, where it is known."""
+    return f"shard {partition.attrs['shard']}" if "shard" in partition.attrs else "a partition"
+
+
+# -- pair counts ------------------------------------------------------------------------------------------------------
+
+
+def tabulate_partition(battles: pd.DataFrame) -> pd.DataFrame:
+    """Pair counts of one partition as a table: model_a below model_b by name, int64 wins, ties and losses of model_a.
+
+    Raises
+    ------
+    ValueError
+        As `count_pairs`, but for a partition without rows, which counts nothing; the message begins with the shard's
+        name.
+    """
+    if len(battles) == 0 and {*NAME_COLUMNS} <= {*battles.columns}:
+        return PAIR_TABLE
+    try:
+        counts = count_pairs(battles)
+    except ValueError as error:
+        raise ValueError(f"{name_partition(battles)}: {error}") from None
+    names = np.array(counts.models, dtype=object)
+    first, second = np.nonzero(np.triu(counts.battles))
+    columns = counts.wins[first, second], counts.ties[first, second], counts.wins[second, first]
+    table = {"model_a": names[first], "model_b": names[second]}
+    return pd.DataFrame(table | {name: c.astype(np.int64) for name, c in zip(OUTCOMES, columns, strict=True)})
+
+
+def untabulate(table: pd.DataFrame) -> PairCounts:
+    """The pair counts that a table as of `tabulate_partition` holds; ValueError where it holds none."""
+    if len(table) == 0:
+        raise ValueError("the shards hold no battle")
+    models = tuple(sorted({*table["model_a"], *table["model_b"]}))
+    index = pd.Index(models)
+    first, second = index.get_indexer(table["model_a"]), index.get_indexer(table["model_b"])
+    wins, ties = np.zeros((2, len(models), len(models)))
+    wins[first, second], wins[second, first] = table["wins"], table["losses"]
+    ties[first, second] = ties[second, first] = table["ties"]
+    return PairCounts(models, wins, ties)
+
+
+def count_battles(battles: dd.DataFrame | str, client: Client) -> PairCounts:
+    """Pair counts of sharded battles, equal to `count_pairs` on all of them at once.
+
+    One pass: each shard is counted where it is read, and tables of pairs, whose size does not grow with the number of
+    battles, are added up in a tree on the workers. A worker holds as many shards at a time as it has threads.
+
+    Parameters
+    ----------
+    battles : Dask DataFrame, or the address of shards
+        Columns of `routing.battles`.
+
+    Raises
+    ------
+    ValueError
+        As `count_pairs` and `read_shard`, naming the shard: all shards are counted, or none.
+    RuntimeError
+        A shard that ended several workers.
+    """
+    shards = []
+    if isinstance(battles, str):
+        shards = find_shards(battles)
+        battles = read_battles(battles, NAME_COLUMNS)
+    tables = battles.map_partitions(tabulate_partition, meta=PAIR_TABLE, enforce_metadata=False)
+    total = tables.groupby(PAIR, sort=True).sum(split_every=8).optimize()
+    tasks = [key for key in total.__dask_graph__() if key[0].startswith("read-")]  # (name, number of the shard)
+    read = {key: shards[key[1]] for key in tasks if shards}
+    return untabulate(gather(client, client.compute(total), read).reset_index())
+
+
+def gather(client: Client, futures, shards: Mapping[tuple[str, int], str] | None = None):
+    """Results of futures; the rest is cancelled where one fails. `shards`: which shard a task reads, by its key.
+
+    Raises
+    ------
+    RuntimeError
+        A task was lost with one worker after another. A worker holds several tasks, and which of them ended it nobody
+        knows: the message names every shard that was lost so often.
+    Exception
+        As a task raised it.
+    """
+    try:
+        return client.gather(futures)
+    except KilledWorker as error:
+        told = _explain_lost(client, error, shards or {})
+        client.cancel(futures)
+        raise told from error
+    except BaseException:
+        with suppress(Exception):  # the first error is the one to tell
+            client.cancel(futures)
+        raise
+
+
+def _explain_lost(client: Client, error: KilledWorker, shards: Mapping[tuple[str, int], str]) -> RuntimeError:
+    # A lambda goes by value: the scheduler's machine may lack this package.
+    lost = client.run_on_scheduler(
+        lambda dask_scheduler: [
+            key for key, task in dask_scheduler.tasks.items() if task.suspicious > dask_scheduler.allowed_failures
+        ]
+    )
+    suspects = sorted(shards[key] for key in lost if key in shards)
+    return RuntimeError(
+        f"{'shard ' + ' or '.join(suspects) if suspects else f'task {error.task}'} ended {error.allowed_failures + 1}"
+        " worker(s), one after the other, most likely for lack of memory: cut it into smaller shards, or give each"
+        " worker more memory"
+    )
+
+
+# -- bootstrap --------------------------------------------------------------------------------------------------------
+
+
+def bootstrap_on_cluster(
+    counts: PairCounts,
+    n_resamples: int,
+    rng: np.random.Generator,
+    client: Client,
+    ties: str = "half",
+    prior_strength: float = 0.0,
+) -> np.ndarray:
+    """`bootstrap_ratings` with its blocks of resamples spread over the workers.
+
+    Each block draws from a generator of its own, so the result is that of one machine, whatever the number of workers.
+    """
+    resampling = prepare_resampling(counts, ties, prior_strength)
+    blocks = resampling.blocks(n_resamples, rng)
+    shared = client.submit(pickle.loads, pickle.dumps(resampling))  # sent once a worker, not once a block
+    futures = [client.submit(resample_ratings, shared, *block) for block in blocks]
+    wait(futures)
+    return np.concatenate([gather(client, future) for future in futures])  # in order: the first error is one machine's
+
+
+# -- embeddings -------------------------------------------------------------------------------------------------------
+
+
+_unpickle_once = functools.lru_cache(maxsize=1)(pickle.loads)
+_loading = threading.Lock()
+
+
+def load_encoder(pickled: bytes) -> PromptEncoder:
+    """The encoder that was pickled; the same object each time in a process, so that its model is loaded once."""
+    with _loading:  # a worker may have several threads
+        return _unpickle_once(pickled)
+
+
+def prompts_of(battles: pd.DataFrame) -> list[str]:
+    """The prompts of checked battles."""
+    checked = validate_battles(battles)
+    if "prompt" not in checked.columns:
+        raise ValueError("the battle table lacks column prompt")
+    return checked["prompt"].tolist()
+
+
+def encode_partition(battles: pd.DataFrame, encoder: bytes) -> np.ndarray:
+    """Unit vectors of a partition's prompts, (n_battles, width) float32, by a pickled `PromptEncoder`."""
+    try:
+        return load_encoder(encoder).encode(prompts_of(battles), progress=False)
+    except ValueError as error:
+        raise ValueError(f"{name_partition(battles)}: {error}") from None
+
+
+def encode_battles_on_cluster(battles: dd.DataFrame, encoder: PromptEncoder, client: Client) -> list[Future]:
+    """Unit vectors of every prompt, a future of (n_battles, width) float32 a partition, in order.
+
+    The vectors stay where they were made. A worker loads the model once. With `encoder.cache` each machine keeps
+    its own cache on disk.
+    """
+    pickled = cloudpickle.dumps(encoder)
+    futures = client.compute([dask.delayed(encode_partition)(part, pickled) for part in battles.to_delayed()])
+    wait(futures)
+    return futures

@@ -1,0 +1,377 @@
+"""Readers of published votes and judgements: one for each format, each gives a validated table.
+
+Every reader looks its files up with `routing.data.sources.find_files`, or reads the reader's own copy at `path`: a
+file, or a folder that holds the files. A dataset published as many files may also lie collected in one CSV table; both
+forms give the same rows.
+
+Battle tables have the columns of `routing.battles`, then what else the source tells. Rows in which a model meets
+itself are left out: they say nothing about which of two models is better.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from routing.battles import WINNERS, PairCounts, encode_battles
+from routing.data.sources import find_files
+
+# One name for a model wherever it appears, the Arena's; only where the source certainly means that model.
+CANONICAL_NAMES = {
+    "mistralai/Mixtral-8x7B-Instruct-v0.1": "mixtral-8x7b-instruct-v0.1",
+    "Mixtral-8x7B-Instruct-v0.1": "mixtral-8x7b-instruct-v0.1",
+    "gpt4_1106_preview": "gpt-4-1106-preview",
+}
+_BOTH_BAD = ("tie (bothbad)", "both_bad")
+
+
+# ----------------------------------------------------------------------------------------------- files to records
+def find_file(dataset: str, path: Path | str | None) -> Path:
+    """The file of a dataset that is one file; ValueError where `path` is a folder of several."""
+    files = find_files(dataset, path)
+    if len(files) != 1:
+        raise ValueError(f"{path} holds {len(files)} files; name the one to read as {dataset}")
+    return files[0]
+
+
+def pick_files(files: Sequence[Path], pattern: str) -> list[Path]:
+    """Those of `files` whose path ends in the glob `pattern`; FileNotFoundError where there is none."""
+    picked = [file for file in files if fnmatch(file.as_posix(), f"*/{pattern}")]
+    if not picked:
+        raise FileNotFoundError(f"no {pattern} among {len(files)} file(s): {', '.join(map(str, files[:3]))} ...")
+    return picked
+
+
+def check_columns(found: Iterable[str], wanted: Iterable[str], path: Path) -> None:
+    """Raise ValueError naming the file, the columns it lacks, and those it has."""
+    found = list(map(str, found))
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ValueError(f"{path}: lacks {', '.join(missing)}; it has {', '.join(found)}")
+
+
+def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """A CSV file, plain or compressed, that has at least these columns; only an empty cell is a missing value."""
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+    except FileNotFoundError:
+        raise
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as CSV: {error}") from error
+    check_columns(table.columns, columns, path)
+    return table
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def read_json_lines(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """A file with one JSON object a line, as a table that has at least these columns."""
+    records = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: cannot be read as JSON: {error}") from error
+    return records_table(records, columns, path)
+
+
+def records_table(records: Any, columns: Iterable[str], path: Path) -> pd.DataFrame:
+    """A list of JSON objects as a table that has at least these columns."""
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"{path}: expected a list of JSON objects")
+    table = pd.DataFrame(records)
+    check_columns(table.columns, columns, path)
+    return table
+
+
+def canonical_names(names: pd.Series) -> pd.Series:
+    """The same models by their canonical names."""
+    return names.replace(CANONICAL_NAMES)
+
+
+def _battles(table: pd.DataFrame, path: Path, both_bad: bool = True) -> pd.DataFrame:
+    """Canonical names and winners, no model against itself, checked; the table's columns keep their order."""
+    is_both_bad = table["winner"].isin(_BOTH_BAD)
+    table = table.assign(
+        model_a=canonical_names(table["model_a"]),
+        model_b=canonical_names(table["model_b"]),
+        winner=table["winner"].mask(is_both_bad, "tie"),
+    )
+    kept = (table["model_a"] != table["model_b"]) & (both_bad | ~is_both_bad)
+    table = table[kept].reset_index(drop=True)
+    try:
+        encode_battles(table)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return table
+
+
+# ------------------------------------------------------------------------------------------------- people's votes
+def _pair_counts(data: Any, path: Path, both_bad: bool) -> PairCounts:
+    check_columns(data if isinstance(data, dict) else (), ("models", "X", "Y"), path)
+    models = tuple(data["models"])
+    pairs, outcomes = np.asarray(data["X"], dtype=np.int64), np.asarray(data["Y"], dtype=float)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or outcomes.shape != (len(pairs), 4):
+        raise ValueError(f"{path}: X has shape {pairs.shape} and Y {outcomes.shape}; expected (n, 2) and (n, 4)")
+    if pairs.min(initial=0) < 0 or pairs.max(initial=0) >= len(models):
+        raise ValueError(f"{path}: X names models {pairs.min()} to {pairs.max()} of {len(models)}")
+    wins, ties = np.zeros((2, len(models), len(models)))
+    first, second = pairs.T
+    win, loss, tie, bad = outcomes.T
+    undecided = tie + bad if both_bad else tie
+    np.add.at(wins, (first, second), win)
+    np.add.at(wins, (second, first), loss)
+    np.add.at(ties, (first, second), undecided)
+    np.add.at(ties, (second, first), undecided)
+    try:
+        return PairCounts(models, wins, ties)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_arena_votes(path: Path | str | None = None, both_bad: bool = True) -> PairCounts:
+    """Pair counts of 1,670,250 Chatbot Arena votes up to 2024-08-14 over 129 models [Chiang24].
+
+    Parameters
+    ----------
+    path : path, optional
+        A JSON file {"models": [name], "X": [[i, j]], "Y": [[wins of i, wins of j, ties, both bad]]}.
+    both_bad : bool
+        Count "both are bad" as a tie, or leave those votes out.
+    """
+    file = find_file("votes", path)
+    return _pair_counts(read_json(file), file, both_bad)
+
+
+def read_arena_votes_by_category(path: Path | str | None = None, both_bad: bool = True) -> dict[str, PairCounts]:
+    """The votes of `read_arena_votes` for each category of prompts; a vote stands in every category it belongs to."""
+    file = find_file("votes_by_category", path)
+    categories = read_json(file)
+    check_columns(categories if isinstance(categories, dict) else (), ("All",), file)
+    for content in categories.values():
+        check_columns(content, ("data",), file)
+    return {name: _pair_counts(content["data"], file, both_bad) for name, content in categories.items()}
+
+
+def read_clean_battles(path: Path | str, language: str | None = None, both_bad: bool = True) -> pd.DataFrame:
+    """Votes of a ``clean_battle_*.json`` as LMSYS publishes it with its leaderboard [Chiang24].
+
+    Kept are anonymous votes and, where the file marks repeated prompts, those it sampled: what the leaderboard counts.
+
+    Parameters
+    ----------
+    language : str, optional
+        Only prompts in this language, as the file names it, for example "English".
+
+    Returns
+    -------
+    DataFrame with columns model_a, model_b, winner, language, tstamp (seconds since 1970)
+    """
+    path = Path(path)
+    columns = ["model_a", "model_b", "winner", "language", "tstamp"]
+    table = records_table(read_json(path), [*columns, "anony"], path)
+    kept = table["anony"].eq(True)
+    if "dedup_tag" in table.columns:
+        kept &= table["dedup_tag"].map(lambda tag: not isinstance(tag, dict) or tag["sampled"])
+    if language is not None:
+        kept &= table["language"] == language
+    return _battles(table.loc[kept, columns], path, both_bad)
+
+
+def _first_turn(turns: str, row: int, path: Path) -> str:
+    try:
+        first = json.loads(turns)[0]
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"{path}, row {row}, column prompt: not a JSON list of turns: {error}") from error
+    # Half of a surrogate pair is legal in JSON but is no text: encoders and tokenizers refuse it.
+    return (first or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 16) -> pd.DataFrame:
+    """Battles with prompts: lmsys-arena-human-preference-55k, the D_arena of [RouteLLM24].
+
+    The prompt is the first turn of the conversation. Prompts under `min_prompt_characters` are left out, and with
+    them null turns, as in the paper.
+
+    Returns
+    -------
+    DataFrame with columns prompt, model_a, model_b, winner, id
+    """
+    file = find_file("arena55k", path)
+    marks = {"model_a": "winner_model_a", "tie": "winner_tie", "model_b": "winner_model_b"}
+    table = read_table(file, ["id", "model_a", "model_b", "prompt", *marks.values()])
+    marked = table[[marks[winner] for winner in WINNERS]].to_numpy()
+    wrong = np.flatnonzero((marked == 1).sum(axis=1) != 1)
+    if len(wrong):
+        raise ValueError(f"{file}, row {wrong[0]}: not exactly one of {', '.join(marks.values())} is 1")
+    battles = pd.DataFrame(
+        {
+            "prompt": [_first_turn(turns, row, file) for row, turns in enumerate(table["prompt"])],
+            "model_a": table["model_a"],
+            "model_b": table["model_b"],
+            "winner": np.array(WINNERS)[(marked == 1).argmax(axis=1)],
+            "id": table["id"],
+        }
+    )
+    return _battles(battles[battles["prompt"].str.len() >= min_prompt_characters], file)
+
+
+def read_arena140k(path: Path | str | None = None, both_bad: bool = True) -> pd.DataFrame:
+    """Votes of 2025 without prompts, model_a shown first: arena-human-preference-140k.
+
+    Returns
+    -------
+    DataFrame with columns model_a, model_b, winner, id, and the tags of the prompt as the source gives them
+    """
+    file = find_file("arena140k", path)
+    table = read_table(file, ["id", "model_a", "model_b", "winner"])
+    tags = table.columns.difference(["id", "model_a", "model_b", "winner"], sort=False)
+    numbers = table[tags].select_dtypes("number").columns
+    missing = np.iinfo(np.int32).min  # how R, in which the table was collected, writes a missing whole number
+    table[numbers] = table[numbers].astype("Int64").mask(table[numbers] == missing)
+    return _battles(table[["model_a", "model_b", "winner", "id", *tags]], file, both_bad)
+
+
+# --------------------------------------------------------------------------------------------------- LLMs as judges
+def read_human_and_judges(path: Path | str | None = None, both_bad: bool = True) -> pd.DataFrame:
+    """The same Arena battles judged by people and by three LLMs, in the order of display [PPRanking24].
+
+    Returns
+    -------
+    DataFrame with columns model_a, model_b, winner, judge, num, question_id; all battles of a judge, then the next
+    judge's. Judges: "human", "gpt-4-0125-preview", "gpt-3.5-turbo", "claude-3-opus-20240229".
+    """
+    columns = ["model_a", "model_b", "winner", "judge", "num", "question_id"]
+    judges = {  # as the published files are named, and the columns of the collected table
+        "human": "human",
+        "gpt-4-0125-preview": "gpt_4_0125_preview",
+        "gpt-3.5-turbo": "gpt_3_5_turbo",
+        "claude-3-opus-20240229": "claude_3_opus",
+    }
+    files = find_files("judges", path)
+    if any(file.name == "human.json" for file in files):
+        parts = [read_json_lines(pick_files(files, f"{judge}.json")[0], set(columns) - {"judge"}) for judge in judges]
+    else:
+        table = read_table(files[0], ["num", "question_id", "model_a", "model_b", *judges.values()])
+        parts = [table.assign(winner=table[column]) for column in judges.values()]
+    parts = [part.assign(judge=judge)[columns] for judge, part in zip(judges, parts, strict=True)]
+    return _battles(pd.concat(parts, ignore_index=True), files[0].parent, both_bad)
+
+
+def read_llmbar(path: Path | str | None = None) -> pd.DataFrame:
+    """LLM judges asked the same comparison with the two outputs in both orders, the better output known [LLMBar24].
+
+    Parameters
+    ----------
+    path : path, optional
+        The folder ``Dataset/LLMBar`` of a clone of princeton-nlp/LLMBar, or a collected table.
+
+    Returns
+    -------
+    DataFrame with columns subset, judge, protocol, item, round, label, winner_unswapped, winner_swapped
+        label: the correct output, 1 or 2. The winners are outputs (1 or 2), not places: the judge answered for the
+        place shown first when winner_unswapped is 1 and when winner_swapped is 2. Missing: no answer was found.
+        round: 0, and 1 where a protocol asked again because the two orders disagreed. The Rating protocols score each
+        output alone, so that there winners that differ between the orders mean equal scores.
+    """
+    key, winners = ["subset", "judge", "protocol", "item"], ["winner_unswapped", "winner_swapped"]
+    files = find_files("llmbar", path)
+    if any(file.name == "result.json" for file in files):
+        table = pd.concat([_read_llmbar_results(file) for file in pick_files(files, "evaluators/*/result.json")])
+    else:
+        table = read_table(files[0], [*key, "label", *winners])
+    for column in winners:
+        answers = pd.to_numeric(table[column], errors="coerce").astype("Int64")
+        table[column] = answers.where(answers.isin([1, 2]))
+    table["round"] = table.groupby(key).cumcount()
+    return table[[*key, "round", "label", *winners]].reset_index(drop=True)
+
+
+def _read_llmbar_results(path: Path) -> pd.DataFrame:
+    items = records_table(read_json(path), ["label", "results"], path)
+    *_, parent, subset, _, judge, protocol, _ = path.parts  # .../Adversarial/GPTInst/evaluators/GPT-4/CoT/result.json
+    rows = [
+        (item, label, answers["swap = False"].get("winner"), answers["swap = True"].get("winner"))
+        for item, (label, results) in enumerate(zip(items["label"], items["results"], strict=True))
+        for answers in results  # among them, as lists, what the judge wrote in preparation
+        if isinstance(answers, dict) and {"swap = False", "swap = True"} <= answers.keys()
+    ]
+    table = pd.DataFrame(rows, columns=["item", "label", "winner_unswapped", "winner_swapped"])
+    subset = f"{parent}/{subset}" if parent == "Adversarial" else subset
+    return table.assign(subset=subset, judge=judge, protocol=protocol)
+
+
+def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
+    """GPT-4-turbo judgements on the 805 prompts of AlpacaEval, the D_judge of this reproduction [AlpacaEval23].
+
+    model_a is generator_1, the baseline of every comparison, and model_b generator_2. This is not the order of
+    display: AlpacaEval shows the two in random order and turns the answer back. `preference` runs from 1 (model_a
+    wins) to 2; below 1.5 model_a won, above it model_b, at 1.5 neither. Rows without a preference are left out.
+
+    Parameters
+    ----------
+    path : path, optional
+        An ``annotations.json``, a folder with several, or a collected table.
+
+    Returns
+    -------
+    DataFrame with columns prompt, model_a, model_b, winner, preference, annotator, directory
+        directory: the entry of the leaderboard that the row is from; some entries were judged by several annotators.
+    """
+    names = {"instruction": "prompt", "generator_1": "model_a", "generator_2": "model_b"}
+    columns = [*names, "preference", "annotator"]
+    files = find_files("alpaca_eval", path)
+    if any(file.name == "annotations.json" for file in files):
+        parts = []
+        for file in pick_files(files, "annotations.json"):
+            entry = file.parts[file.parts.index("results") + 1] if "results" in file.parts else file.parent.name
+            parts.append(records_table(read_json(file), columns, file)[columns].assign(directory=entry))
+        table = pd.concat(parts, ignore_index=True)
+    else:
+        table = read_table(files[0], [*columns, "directory"])
+    table = table.rename(columns=names).dropna(subset="preference")
+    side = np.sign(table["preference"] - 1.5).map({-1.0: "model_a", 0.0: "tie", 1.0: "model_b"})
+    order = ["prompt", "model_a", "model_b", "winner", "preference", "annotator", "directory"]
+    return _battles(table.assign(winner=side)[order], files[0])
+
+
+def read_mt_bench_judgements(path: Path | str | None = None) -> pd.DataFrame:
+    """MT-Bench scores (1-10) that GPT-4 judges gave single answers [MTBench23].
+
+    The judge's version differs between repositories, so compare models within one. Scores below 0, which stand for
+    an answer of the judge that could not be read, are left out.
+
+    Parameters
+    ----------
+    path : path, optional
+        A ``gpt-4_single.jsonl`` as FastChat writes it, or a collected table.
+
+    Returns
+    -------
+    DataFrame with columns judge, model, question_id, turn, score; from a collected table also repository and
+    public_model (whether the model was released)
+    """
+    file = find_file("mt_bench", path)
+    columns = ["judge", "model", "question_id", "turn", "score"]
+    if file.suffix == ".jsonl":
+        table = read_json_lines(file, columns)
+        table["judge"] = table["judge"].str[0]  # [judge, name of the judge's prompt]
+    else:
+        columns = ["repository", *columns, "public_model"]
+        table = read_table(file, columns)
+    table["model"] = canonical_names(table["model"])
+    return table.loc[table["score"] >= 0, columns].reset_index(drop=True)

@@ -1,0 +1,360 @@
+"""How good a router between two models is: call-performance curves, what they recover, and how sure we are.
+
+A router orders prompts by a score, here `p_strong`; the prompts of highest score go to the strong model. The
+call-performance curve is the mean quality r(s) against the share s of prompts that go there, and
+
+- performance gap recovered:  PGR(s) = (r(s) - r(0)) / (r(1) - r(0)), where r(0) is the weak model alone;
+- APGR: the area under PGR over s in [0, 1]; random order has 0.5 in expectation;
+- CPT(x): the smallest s with PGR(s) >= x [RouteLLM24].
+
+Prompts of equal score have no order. They form a block, over which the curve is the straight line: the expected
+quality if the block is cut at random. So nothing here depends on the order of rows, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from routing.evaluation.frontier import (
+    cost_quality_frontier as cost_quality_frontier,  # the same for any number of models
+)
+
+TENTHS = np.linspace(0.0, 1.0, 11)
+
+
+@dataclass(frozen=True)
+class CallCurve:
+    """Mean quality against the share of prompts that go to the strong model: a piecewise linear curve.
+
+    Attributes
+    ----------
+    strong_share : float array, shape (n_blocks + 1,)
+        Share of prompts sent to the strong model at the ends of the blocks of equal score, from 0.0 to 1.0.
+    quality : float array, shape (n_blocks + 1,)
+        Mean quality there, in the unit of the benchmark.
+    """
+
+    strong_share: np.ndarray
+    quality: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.strong_share.setflags(write=False)
+        self.quality.setflags(write=False)
+
+    @property
+    def quality_weak(self) -> float:
+        """Mean quality of the weak model alone."""
+        return float(self.quality[0])
+
+    @property
+    def quality_strong(self) -> float:
+        """Mean quality of the strong model alone."""
+        return float(self.quality[-1])
+
+    @cached_property
+    def recovered(self) -> np.ndarray:
+        """PGR at each `strong_share`, shape (n_blocks + 1,), from 0.0 to 1.0; between them it may lie outside.
+
+        Raises
+        ------
+        ValueError
+            The strong model is on average no better than the weak one: there is no gap to recover.
+        """
+        gap = self.quality_strong - self.quality_weak
+        if gap <= 0:
+            raise ValueError(
+                f"the strong model's mean quality, {self.quality_strong:.6g}, is not above the weak model's,"
+                f" {self.quality_weak:.6g}, so there is no gap to recover; are the two models exchanged?"
+            )
+        return (self.quality - self.quality_weak) / gap
+
+    def pgr(self, share: float | np.ndarray) -> np.ndarray:
+        """Performance gap recovered where `share` of the prompts, in [0, 1], go to the strong model."""
+        share = np.asarray(share, dtype=float)
+        if not ((share >= 0) & (share <= 1)).all():
+            raise ValueError(f"share is {share}; a share of prompts lies in [0, 1]")
+        return np.interp(share, self.strong_share, self.recovered)
+
+    def apgr(self, rule: Literal["exact", "trapezoid", "mean_of_ten"] = "exact") -> float:
+        """Average performance gap recovered: the area under PGR over the share.
+
+        Parameters
+        ----------
+        rule : {"exact", "trapezoid", "mean_of_ten"}
+            The area under the piecewise linear curve; or RouteLLM's measure, the trapezoid over the 11 shares
+            0, 0.1, ..., 1, which the paper's tables show and which gives curved lines less; or the mean of the
+            10 shares 0.1, ..., 1, as the paper words it, which gives random order 0.55.
+
+        Notes
+        -----
+        "trapezoid" differs from RouteLLM in: the shares are exact tenths. Its code cuts at deciles of the score,
+        which are tenths to within one prompt, and which it cannot find where scores are equal.
+        """
+        if rule == "exact":
+            return float(np.trapezoid(self.recovered, self.strong_share))
+        if rule == "trapezoid":
+            return float(np.trapezoid(self.pgr(TENTHS), TENTHS))
+        if rule == "mean_of_ten":
+            return float(self.pgr(TENTHS[1:]).mean())
+        raise ValueError(f"unknown APGR rule {rule!r}; use exact, trapezoid or mean_of_ten")
+
+    def cpt(self, level: float, rule: Literal["smallest", "released"] = "smallest") -> float:
+        """Call-performance threshold: the smallest strong share, in [0, 1], whose PGR reaches `level`.
+
+        Parameters
+        ----------
+        level : float
+            Share of the gap to recover, in [0, 1]; 0.5 for CPT(50 %). PGR(1) = 1, so it is always reached.
+        rule : {"smallest", "released"}
+            The first crossing of the exact curve; or what RouteLLM's code computes, ``np.interp`` over the
+            qualities at the 11 shares 0, 0.1, ..., 1. That search takes qualities to be increasing. Where they
+            are not it returns some crossing, or none: it is kept only to compare with the paper's tables.
+
+        Raises
+        ------
+        ValueError
+            A level outside [0, 1], or no gap to recover.
+        """
+        if not 0 <= level <= 1:
+            raise ValueError(f"level is {level}; a share of the gap lies in [0, 1]")
+        if rule == "released":
+            return float(np.interp(level, self.pgr(TENTHS), TENTHS))
+        if rule != "smallest":
+            raise ValueError(f"unknown CPT rule {rule!r}; use smallest or released")
+        first = int(np.argmax(self.recovered >= level))
+        if first == 0:
+            return 0.0
+        below, above = self.recovered[first - 1 : first + 1]
+        left, right = self.strong_share[first - 1 : first + 1]
+        return float(left + (right - left) * ((level - below) / (above - below)))
+
+
+METRICS: Mapping[str, Callable[[CallCurve], float]] = {
+    "apgr": CallCurve.apgr,
+    "apgr_trapezoid": lambda curve: curve.apgr("trapezoid"),
+    "cpt50": lambda curve: curve.cpt(0.5),
+    "cpt80": lambda curve: curve.cpt(0.8),
+}
+
+
+class _Ranking(NamedTuple):
+    """Prompts from the highest score down."""
+
+    order: np.ndarray  # (n_prompts,) row of each prompt
+    block_ends: np.ndarray  # (n_blocks,) position in `order` of the last prompt of each block of equal scores
+
+
+def _rank(score: np.ndarray, quality_strong: np.ndarray, quality_weak: np.ndarray) -> _Ranking:
+    # Within a block the qualities give the order, so that sums of floats cannot depend on the order of rows.
+    order = np.lexsort((quality_weak, quality_strong, -score))
+    ranked = score[order]
+    return _Ranking(order, np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(score) - 1))
+
+
+def _trace(ranking: _Ranking, weights: np.ndarray, gain: np.ndarray, weak_mean: float, strong_mean: float) -> CallCurve:
+    """The curve in which prompt i stands ``weights[i]`` times; `gain` is strong less weak quality."""
+    order, block_ends = ranking
+    counts = weights[order]
+    n_sent = counts.cumsum()[block_ends]
+    quality = weak_mean + (counts * gain[order]).cumsum()[block_ends] / n_sent[-1]
+    quality[-1] = strong_mean  # the same, without the rounding of the sum
+    return CallCurve(np.append(0.0, n_sent / n_sent[-1]), np.append(weak_mean, quality))
+
+
+def refuse_rows(at_fault: np.ndarray, name: str, values: np.ndarray, reason: str) -> None:
+    if at_fault.any():
+        row = int(np.argmax(at_fault))
+        raise ValueError(f"{name}, row {row}: {values[row]} {reason}")
+
+
+def check_columns(**columns: np.ndarray) -> list[np.ndarray]:
+    """Arrays of floats, shape (n_rows,) each, checked to be finite and of one length."""
+    arrays = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
+    shape = next(iter(arrays.values())).shape
+    for name, values in arrays.items():
+        if values.shape != shape or len(shape) != 1 or shape == (0,):
+            shapes = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
+            raise ValueError(f"expected arrays of one length, (n_rows,) with at least one row, not {shapes}")
+        refuse_rows(~np.isfinite(values), name, values, "is not a finite number")
+    return list(arrays.values())
+
+
+def call_curve(p_strong: np.ndarray, quality_strong: np.ndarray, quality_weak: np.ndarray) -> CallCurve:
+    """The call-performance curve of a router.
+
+    Parameters
+    ----------
+    p_strong : float array, shape (n_prompts,)
+        P(strong wins | prompt), or any score that grows with it: only its order counts.
+    quality_strong, quality_weak : float array, shape (n_prompts,)
+        Quality of each model's answer to each prompt: 0 or 1 for a right answer, a judge's grade, ...
+
+    Raises
+    ------
+    ValueError
+        Arrays of different length, without prompts, or with a value that is not finite; the message names the row.
+    """
+    score, strong, weak = check_columns(p_strong=p_strong, quality_strong=quality_strong, quality_weak=quality_weak)
+    n_prompts = len(score)
+    weak_mean, strong_mean = math.fsum(weak) / n_prompts, math.fsum(strong) / n_prompts  # fsum: exact, so order-free
+    ranking = _rank(score, strong, weak)
+    return _trace(ranking, np.ones(n_prompts, dtype=np.int64), strong - weak, weak_mean, strong_mean)
+
+
+def oracle_scores(quality_strong: np.ndarray, quality_weak: np.ndarray) -> np.ndarray:
+    """The scores that no router can better, shape (n_prompts,): what the strong model gains on each prompt."""
+    strong, weak = check_columns(quality_strong=quality_strong, quality_weak=quality_weak)
+    return strong - weak
+
+
+def random_apgr_range(
+    quality_strong: np.ndarray,
+    quality_weak: np.ndarray,
+    n_routers: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """The central range that holds `level` of the exact APGRs of single random routers.
+
+    A random router has APGR 0.5 in expectation, but each of these `n_routers` draws its scores only once. A router
+    inside the range cannot be told from a random one on this benchmark. Raises as `CallCurve.recovered`.
+    """
+    gain = np.sort(oracle_scores(quality_strong, quality_weak))
+    gap = math.fsum(gain)
+    if gap <= 0:
+        raise ValueError(f"the strong model gains {gap / len(gain):.6g} a prompt: there is no gap to recover")
+    # The area is linear in the gains: the prompt at position j (from 0) lifts the curve over n - j - 1/2 prompts.
+    lifted_share = (len(gain) - 0.5 - np.arange(len(gain))) / len(gain)
+    apgr = np.array([rng.permutation(gain) @ lifted_share for _ in range(n_routers)]) / gap
+    low, high = np.quantile(apgr, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_metrics(
+    scores: Mapping[str, np.ndarray],
+    quality_strong: np.ndarray,
+    quality_weak: np.ndarray,
+    n_resamples: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    reference: str | None = None,
+    metrics: Mapping[str, Callable[[CallCurve], float]] = METRICS,
+) -> pd.DataFrame:
+    """Metrics of each router with percentile intervals over prompts, and their differences to one of the routers.
+
+    Each resample draws prompts with replacement, the same prompts for every router: differences are paired, and so
+    are far surer than the intervals of the two routers suggest.
+
+    Where the strong model is no better than the weak one in a resample, PGR is not defined, and a number put in its
+    place would decide the interval. Such resamples are left out and counted in `n_excluded`; where they are more
+    than a few, the benchmark is too small to say anything about routers on this pair.
+
+    Parameters
+    ----------
+    scores : mapping of str to float array, shape (n_prompts,)
+        Scores of each router, as `p_strong` of `call_curve`. Constant scores are the expectation of random routing.
+    reference : str, optional
+        The router in `scores` to which differences are taken.
+    metrics : mapping of str to function, optional
+        What to compute of a `CallCurve`. Default: APGR by both rules, CPT(50 %) and CPT(80 %).
+
+    Returns
+    -------
+    DataFrame
+        A row for each router and metric: router, metric, estimate, low, high, n_excluded; with a `reference` also
+        difference, difference_low, difference_high (router less reference).
+
+    Raises
+    ------
+    ValueError
+        As `call_curve` and `CallCurve.recovered`; no router, an unknown reference, or no resample with a gap.
+    """
+    if not scores:
+        raise ValueError("scores holds no router")
+    if reference is not None and reference not in scores:
+        raise ValueError(f"reference {reference!r} is none of the routers {', '.join(scores)}")
+    named_scores = {f"scores of {name}": score for name, score in scores.items()}
+    strong, weak, *columns = check_columns(quality_strong=quality_strong, quality_weak=quality_weak, **named_scores)
+    curves = [call_curve(score, strong, weak) for score in columns]
+    estimates = np.array([[metric(curve) for metric in metrics.values()] for curve in curves])
+
+    # Resamples are drawn on rows in one order, whatever order they came in.
+    by_name = [columns[router] for router in np.argsort(list(scores))]
+    rows = np.lexsort((*by_name, weak, strong))
+    strong, weak = strong[rows], weak[rows]
+    gain, n_prompts = strong - weak, len(rows)
+    rankings = [_rank(score[rows], strong, weak) for score in columns]
+    draws = []
+    for _ in range(n_resamples):
+        weights = np.bincount(rng.integers(n_prompts, size=n_prompts), minlength=n_prompts)
+        weak_mean, strong_mean = (weights * weak).sum() / n_prompts, (weights * strong).sum() / n_prompts
+        if strong_mean > weak_mean:
+            curves = (_trace(ranking, weights, gain, weak_mean, strong_mean) for ranking in rankings)
+            draws.append([[metric(curve) for metric in metrics.values()] for curve in curves])
+    if not draws:
+        raise ValueError(f"in none of {n_resamples} resamples is the strong model better than the weak one")
+
+    kept = np.array(draws)  # (n_resamples - n_excluded, n_routers, n_metrics)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(kept, tails, axis=0)
+    names = pd.MultiIndex.from_product([list(scores), list(metrics)], names=["router", "metric"])
+    table = {"estimate": estimates, "low": low, "high": high, "n_excluded": np.full(low.shape, n_resamples - len(kept))}
+    if reference is not None:
+        base = [list(scores).index(reference)]
+        table["difference"] = estimates - estimates[base]
+        table["difference_low"], table["difference_high"] = np.quantile(kept - kept[:, base], tails, axis=0)
+    return pd.DataFrame({name: values.ravel() for name, values in table.items()}, index=names).reset_index()
+
+
+def describe_limits(
+    quality_strong: np.ndarray, quality_weak: np.ndarray, n_routers: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """What is between the worst and the best router: quality of the two models, the oracle, one random router.
+
+    Returns
+    -------
+    dict
+        prompts, strong, weak (mean quality), oracle_apgr, oracle_cpt50, random_low, random_high (95 % range of the area
+        of one random router, from `n_routers` of them).
+    """
+    oracle = call_curve(oracle_scores(quality_strong, quality_weak), quality_strong, quality_weak)
+    low, high = random_apgr_range(quality_strong, quality_weak, n_routers, rng)
+    return {
+        "prompts": len(quality_strong),
+        "strong": oracle.quality_strong,
+        "weak": oracle.quality_weak,
+        "oracle_apgr": oracle.apgr(),
+        "oracle_cpt50": oracle.cpt(0.5),
+        "random_low": low,
+        "random_high": high,
+    }
+
+
+def bootstrap_curves(
+    scores: dict[str, np.ndarray],
+    quality_strong: np.ndarray,
+    quality_weak: np.ndarray,
+    n_resamples: int,
+    rng: np.random.Generator,
+    n_shares: int = 41,
+) -> pd.DataFrame:
+    """Quality against the share of strong-model calls, with bands from resampled prompts.
+
+    Returns
+    -------
+    DataFrame
+        router, strong_share, estimate, low, high: quality, on the scale between the two models' own means.
+    """
+    metrics = {share: partial(CallCurve.pgr, share=share) for share in np.linspace(0, 1, n_shares)}
+    table = bootstrap_metrics(scores, quality_strong, quality_weak, n_resamples, rng, metrics=metrics)
+    weak, strong = np.mean(quality_weak), np.mean(quality_strong)
+    values = ["estimate", "low", "high"]
+    table[values] = weak + table[values] * (strong - weak)
+    return table.rename(columns={"metric": "strong_share"}).drop(columns="n_excluded")

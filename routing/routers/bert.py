@@ -1,0 +1,80 @@
+"""The BERT classifier: an encoder reads the prompt, and a linear head rates the tiers of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import AutoModel, PreTrainedTokenizerBase
+
+from routing.embeddings import PromptEncoder, mend_surrogates
+from routing.routers.classifier import ClassifierRouter
+from routing.routers.transformer import keep_layers, load_config, load_model, load_tokenizer
+
+
+@dataclass
+class BertRouter(ClassifierRouter):
+    """The BERT classifier of RouteLLM [RouteLLM24, section 4.2] as a Bradley-Terry model with ratings by prompt.
+
+    The prompt's vector is the mean of its tokens' states in the last layer, scaled to one length, as all-MiniLM-L6-v2
+    and its like were trained to give it [Reimers19]. So ``train="head"`` sees the vectors of `PromptEncoder`, from
+    the same cache, and trains in seconds.
+
+    Parameters
+    ----------
+    name : str
+        Any encoder: "bert-base-uncased", "FacebookAI/xlm-roberta-base", "answerdotai/ModernBERT-base". With
+        ``train="head"`` one that sentence-transformers takes.
+
+    Other parameters as `ClassifierRouter`.
+
+    Notes
+    -----
+    Differs from RouteLLM in:
+
+    1. an output rates a tier of models, and a pair is named when a prompt is routed; there three outputs stand for
+       one fixed pair (strong, tie, weak), and the probability of a tie goes to the weak model (`ThreeLabelRouter` in
+       `released_classifiers`);
+    2. the mean of the states, where the paper takes the first token's: the one that the weights here are made for;
+    3. the leaderboard is a fixed part of the rating, so that the transformer learns only what prompts change.
+    """
+
+    def _load_backbone(self) -> nn.Module:
+        if self.train == "head":  # vectors come from the encoder's cache, which loads the model where it has to
+            unused = nn.Module()
+            unused.config = load_config(self.name, self.revision)
+            return unused
+        backbone = load_model(AutoModel, self.name, self.revision)
+        if hasattr(backbone, "pooler"):
+            backbone.pooler = None  # made from the first token for another task
+        if self.n_layers is not None:
+            keep_layers(backbone, self.n_layers)
+        return backbone
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.name, self.revision)
+
+    def _tokenize(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        mended = [mend_surrogates(text) for text in texts]
+        return [
+            torch.tensor(row)
+            for row in self._tokenizer(mended, truncation=True, max_length=self.max_length)["input_ids"]
+        ]
+
+    @staticmethod
+    def _pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        mean = (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return functional.normalize(mean, dim=1) * states.shape[2] ** 0.5  # numbers of size 1
+
+    def _untrained_vectors(self, texts: Sequence[str]) -> torch.Tensor:
+        encoder = PromptEncoder(
+            self.name, self.max_length, device=self.device, revision=self.revision, n_layers=self.n_layers
+        )
+        vectors = encoder.encode(list(texts))
+        return torch.from_numpy(vectors * np.float32(vectors.shape[1] ** 0.5))

@@ -1,0 +1,164 @@
+"""The causal LLM classifier: a language model reads the prompt and says which label comes next.
+
+Llama 3 8B, as in the paper, on eight devices
+---------------------------------------------
+Any causal model of transformers is trained by the same code; the paper's settings are
+
+    CausalLMRouter(name="meta-llama/Meta-Llama-3-8B", max_length=2048, batch_size=1, learning_rate=1e-6, n_epochs=1,
+                   device=f"cuda:{os.environ['LOCAL_RANK']}", template="...")
+
+A script ``train.py`` that reads battles and calls ``fit(battles, checkpoints=Path("checkpoints"))`` runs on all
+devices with ``accelerate launch --config_file fsdp.yaml train.py``, where ``accelerate config`` wrote ``fsdp.yaml``:
+``distributed_type: FSDP``, ``num_processes: 8``, ``mixed_precision: bf16``, ``fsdp_sharding_strategy: FULL_SHARD``,
+``fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP``, ``fsdp_state_dict_type: FULL_STATE_DICT``; or, with DeepSpeed,
+``distributed_type: DEEPSPEED`` and ``zero_stage: 3``. Eight batches of one prompt are then a step of the paper's
+batch size, 8. On one device ``lora_rank=16`` trains small matrices beside the frozen weights instead [Hu22].
+
+Two processes on a CPU are known to train together and to end in the same weights; eight devices were not tried.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+
+import torch
+from torch import nn
+from transformers import AddedToken, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from routing.embeddings import mend_surrogates
+from routing.routers.classifier import ClassifierRouter
+from routing.routers.transformer import keep_layers, load_config, load_model, load_tokenizer
+
+
+def label_numbers(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[int]:
+    """The token of each label.
+
+    Raises
+    ------
+    ValueError
+        A label that is not one token of the vocabulary; the message names it.
+    """
+    numbers = []
+    for label in labels:
+        tokens = tokenizer(label, add_special_tokens=False)["input_ids"]
+        if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
+            raise ValueError(f"label {label!r} is not one token of the vocabulary; add it with tokenizer.add_tokens")
+        numbers.append(tokens[0])
+    return numbers
+
+
+@dataclass
+class CausalLMRouter(ClassifierRouter):
+    """The causal LLM classifier of RouteLLM [RouteLLM24, section 4.2] as a model whose ratings depend on the prompt.
+
+    A label for each tier (or model) is added to the vocabulary as a token. What a prompt adds to a tier's rating is
+    the logit of its label after the prompt: the label's row of the output embedding times the last position's state,
+    the only position and the only rows that are computed. The softmax over two models' labels is then Bradley-Terry.
+
+    Parameters
+    ----------
+    name : str
+        Any model that `AutoModelForCausalLM` takes. The default, all-MiniLM-L6-v2, runs as a decoder: each token sees
+        only those before it, and none of its weights was made for that, so that training has more to do.
+    template : str
+        The text around the prompt, ``{prompt}``. A long prompt is cut, the text around it never.
+    lora_rank : int
+        Above 0: train matrices of this rank beside the frozen ones, which takes the package `peft`, and merge them
+        in the end [Hu22]. Only with ``train="all"``.
+
+    Other parameters as `ClassifierRouter`.
+
+    Notes
+    -----
+    Differs from RouteLLM in:
+
+    1. labels are tiers, and a pair is named when a prompt is routed; the released model writes a score, [[1]] to [[5]],
+       of one fixed weak model's answer (`ScoreTokenRouter` in `released_classifiers`);
+    2. the leaderboard is a fixed part of the rating.
+
+    Where a block lies between the last state and the output embedding, as in a BERT, it is left out.
+    """
+
+    template: str = "{prompt}\nThe best answer is by"
+    lora_rank: int = 0
+
+    pads_left = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.template.count("{prompt}") != 1:
+            raise ValueError(f"template is {self.template!r}; it holds {{prompt}} once")
+        if self.lora_rank and self.train != "all":
+            raise ValueError(f"lora_rank is {self.lora_rank}, but only the {self.train} is trained; use train='all'")
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.name, self.revision)
+
+    @property
+    def labels(self) -> list[str]:
+        """The token that stands for each output."""
+        return [f"[[tier {number}]]" for number in range(self._n_outputs)]
+
+    def _load_backbone(self) -> PreTrainedModel:
+        # A BERT sees only what stands before when it is told that it is a decoder.
+        config = load_config(self.name, self.revision)
+        decoder = {"is_decoder": True} if hasattr(config, "is_decoder") else {}
+        language_model = load_model(AutoModelForCausalLM, self.name, self.revision, **decoder)
+        self._tokenizer.add_tokens([AddedToken(label, normalized=False, special=True) for label in self.labels])
+        language_model.resize_token_embeddings(len(self._tokenizer), mean_resizing=False)
+        self._language_model = language_model
+        if self.n_layers is not None:
+            keep_layers(language_model.base_model, self.n_layers)
+        return language_model.base_model
+
+    def _tokenize(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        tokenizer = self._tokenizer
+        before, after = (
+            tokenizer(part, add_special_tokens=False)["input_ids"] for part in self.template.split("{prompt}")
+        )
+        first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
+        before = ([] if first is None else [first]) + before
+        room = self.max_length - len(before) - len(after)
+        if room < 1:
+            raise ValueError(f"max_length is {self.max_length}, but the template alone takes {self.max_length - room}")
+        mended = [mend_surrogates(text) for text in texts]
+        rows = tokenizer(mended, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
+        return [torch.tensor(before + row + after) for row in rows]
+
+    @staticmethod
+    def _pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return states[:, -1]  # padding is on the left
+
+    def _parameters_to_train(self) -> list[nn.Parameter]:
+        if self.lora_rank:
+            return [p for name, p in self.model.backbone.named_parameters() if "lora_" in name]
+        return super()._parameters_to_train()
+
+    def _train_layers(self, *arguments: object) -> None:
+        if not self.lora_rank:
+            super()._train_layers(*arguments)
+            return
+        peft = import_module("peft")
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            config = peft.LoraConfig(r=self.lora_rank, lora_alpha=2 * self.lora_rank, target_modules="all-linear")
+            self.model.backbone = peft.get_peft_model(self.model.backbone, config)
+        super()._train_layers(*arguments)
+        self.model.backbone = self.model.backbone.merge_and_unload()
+
+    def language_model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The whole language model, with the labels' rows in its output embedding, and its tokenizer.
+
+        Its logits of the labels after a prompt are what the prompt adds to the tiers' ratings, but for a constant.
+        """
+        language_model = copy.deepcopy(self._language_model)
+        language_model.base_model.load_state_dict(self.model.backbone.state_dict())
+        rows = language_model.get_output_embeddings().weight
+        with torch.no_grad():
+            rows[label_numbers(self._tokenizer, self.labels)] = self.model.head.weight
+        return language_model, self._tokenizer

@@ -1,0 +1,109 @@
+"""How a router's cost grows with battles, models and the width of embeddings, on random unit vectors.
+
+What a prompt says changes no timing here: the work is the same products and sums whatever the numbers are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from routing.battles import WINNERS
+from routing.routers.base import BradleyTerryRouter, Router
+from routing.routers.factorization import MatrixFactorizationRouter
+from routing.routers.similarity import SimilarityRouter
+
+SIZES = {
+    "smoke": {"battles": (1_000, 10_000), "models": (2, 20), "width": (64, 384)},
+    "quick": {"battles": (1_000, 10_000, 100_000), "models": (2, 10, 100), "width": (64, 384, 1536)},
+    "full": {
+        "battles": (1_000, 10_000, 100_000, 1_000_000),
+        "models": (2, 10, 100, 1_000),
+        "width": (64, 192, 384, 768, 1536),
+    },
+}
+BATCH, N_BATCHES = 16, 20  # requests rated at once, and how often
+PATIENCE_S = 1.0  # no further run of what has taken so long
+
+
+def random_battles(
+    n_battles: int, n_models: int, width: int, rng: np.random.Generator
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Battles of random models, won at random, on different prompts, and unit vectors of these: (n_battles, width)."""
+    names = np.array([f"model {number:04d}" for number in range(n_models)], dtype=object)
+    first = rng.integers(n_models, size=n_battles)
+    second = (first + rng.integers(1, n_models, size=n_battles)) % n_models
+    battles = pd.DataFrame(
+        {
+            "prompt": [f"prompt {number}" for number in range(n_battles)],
+            "model_a": names[first],
+            "model_b": names[second],
+            "winner": rng.choice(WINNERS, size=n_battles),
+        }
+    )
+    vectors = rng.standard_normal((n_battles, width), dtype=np.float32)
+    for row in vectors:  # in place: a million of them are as large as memory may be
+        row /= np.sqrt(row @ row)
+    return battles, vectors
+
+
+def _routers(grows: str) -> dict[str, Router]:
+    routers = {
+        "bradley_terry": BradleyTerryRouter(prior_strength=1.0),
+        "similarity_weighting": SimilarityRouter(prior_strength=1.0),
+        "matrix_factorization": MatrixFactorizationRouter(prior_strength=1.0, n_seeds=1, n_epochs=1),
+    }
+    if grows == "models":
+        routers["similarity_weighting, no tiers"] = SimilarityRouter(n_tiers=None, prior_strength=1.0)
+    return routers
+
+
+def _seconds(function: Callable, n_runs: int) -> np.ndarray:
+    """Of each run: at most `n_runs`, fewer once they have taken `PATIENCE_S` together."""
+    seconds: list[float] = []
+    while len(seconds) < n_runs and sum(seconds) < PATIENCE_S:
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return np.array(seconds)
+
+
+def time_growth(sizes: dict[str, Sequence[int]], base: dict[str, int], n_runs: int, seed: int) -> pd.DataFrame:
+    """Time to fit, and time of a request, while one of battles, models and width grows.
+
+    Parameters
+    ----------
+    sizes : dict
+        "battles", "models", "width": the sizes to time.
+    base : dict
+        The size of each while another grows.
+    n_runs : int
+        How often a fit is timed; batches of requests `N_BATCHES` times.
+
+    Returns
+    -------
+    DataFrame
+        grows, size, router, step ("fit": on all battles, of matrix factorization one epoch; "request": from a vector to
+        the ratings of all models, in batches of `BATCH`), seconds (median), low, high (least and greatest run), n_runs.
+    """
+    battles, vectors = random_battles(200, 4, 8, np.random.default_rng(seed))
+    for router in _routers("models").values():  # libraries load some of their parts when first used
+        router.fit(battles, vectors).ratings(vectors[:2])
+    rows = []
+    for number, (grows, values) in enumerate(sizes.items()):
+        for size in values:
+            shape = base | {grows: size}
+            rng = np.random.default_rng(np.random.SeedSequence([seed, number, size]))
+            battles, vectors = random_battles(shape["battles"], shape["models"], shape["width"], rng)
+            queries = vectors[:BATCH] + vectors[BATCH : 2 * BATCH]
+            for name, router in _routers(grows).items():
+                prompts = ["a prompt"] * BATCH if name == "bradley_terry" else queries
+                fit_s = _seconds(lambda: router.fit(battles, vectors), n_runs)  # noqa: B023 - called at once
+                request_s = _seconds(lambda: router.ratings(prompts), N_BATCHES) / BATCH  # noqa: B023
+                for step, seconds in (("fit", fit_s), ("request", request_s)):
+                    summary = np.median(seconds), seconds.min(), seconds.max(), len(seconds)
+                    rows.append((grows, size, name, step, *summary))
+    return pd.DataFrame(rows, columns=["grows", "size", "router", "step", "seconds", "low", "high", "n_runs"])

@@ -1,0 +1,238 @@
+"""The embedded arena: prompts, votes and benchmark scores of real models, with a truth that is known.
+
+It serves where prompts with many votes are wanted and none may be published. The models and their mean ratings are
+the real ones, from the Arena votes; what a prompt does to them is drawn from a seed:
+
+    rating of m on q = slope(difficulty of q) * (mean rating of m + offset(m, topic of q))
+
+The slopes average to 1 over the difficulties and the offsets to 0 over the topics, so a model's rating averages to
+its real one. A vote follows Davidson's model [Davidson70] with the tie parameter of the real votes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from routing.battles import WINNERS
+from routing.data.benchmarks import BenchmarkTable
+from routing.data.votes import read_arena_votes
+from routing.ratings.bradley_terry import fit_bradley_terry
+from routing.ratings.ties import outcome_probability
+from routing.studies.simulated.prompts import DIFFICULTIES, TEMPLATES, draw_prompts
+
+# US dollars per million input and output tokens: list prices of August 2024 from the providers' price pages (OpenAI,
+# Anthropic, Google, Mistral; Together AI, by size, for other open models), and for Mixtral what [RouteLLM24] counts.
+# The first names are the pair of [RouteLLM24]; few or many of them, they reach from strong to weak.
+PRICES_USD_PER_MILLION = {
+    "gpt-4-1106-preview": (10.0, 30.0),
+    "mixtral-8x7b-instruct-v0.1": (0.24, 0.24),
+    "gpt-3.5-turbo-0125": (0.50, 1.50),
+    "llama-3-70b-instruct": (0.90, 0.90),
+    "dolly-v2-12b": (0.30, 0.30),
+    "gpt-4o-2024-05-13": (5.0, 15.0),
+    "claude-3-haiku-20240307": (0.25, 1.25),
+    "mistral-7b-instruct": (0.25, 0.25),
+    "claude-3-5-sonnet-20240620": (3.0, 15.0),
+    "gpt-4o-mini-2024-07-18": (0.15, 0.60),
+    "vicuna-13b": (0.30, 0.30),
+    "gemini-1.5-pro-api-0514": (3.50, 10.50),
+}
+
+SLOPES = np.array([0.4, 1.0, 1.6])  # by difficulty; mean 1. The harder the prompt, the further models are apart
+BENCHMARK_SKILL = 0.6  # log-odds of a right answer per log-odds of rating
+BENCHMARK_EASE = np.array([2.0, 1.0, 0.0])  # log-odds that a model of rating 0 is right, by difficulty
+CHARACTERS_PER_TOKEN = 4.0  # English
+OUTPUT_TOKENS = 264.0  # mean length of an answer [RouteLLM24]
+OUTPUT_SPREAD = 0.6  # standard deviation of its logarithm
+_FIT_DECIMALS = 9
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedArena:
+    """Models whose ratings on every prompt are known.
+
+    Attributes
+    ----------
+    models : tuple of str
+        In alphabetical order, as everything fitted to battles has them.
+    topics : tuple of str
+    mean_ratings : float array, shape (n_models,)
+        Log-odds, mean 0.
+    topic_offsets : float array, shape (n_models, n_topics)
+        Log-odds, each row of mean 0.
+    tie : float
+        nu of Davidson's model.
+    """
+
+    models: tuple[str, ...]
+    topics: tuple[str, ...]
+    mean_ratings: np.ndarray
+    topic_offsets: np.ndarray
+    tie: float
+
+    def sample_prompts(self, n_prompts: int, rng: np.random.Generator) -> pd.DataFrame:
+        """Distinct prompts, as `draw_prompts`: columns ``prompt``, ``topic``, ``difficulty``."""
+        return draw_prompts(n_prompts, rng)
+
+    def ratings(self, prompts: pd.DataFrame) -> np.ndarray:
+        """The true ratings, float array of shape (n_prompts, n_models), log-odds.
+
+        Parameters
+        ----------
+        prompts : DataFrame
+            Columns ``topic`` and ``difficulty``.
+
+        Raises
+        ------
+        ValueError
+            A column that is missing, or a topic or difficulty the arena does not know; the message names the row.
+        """
+        topic = _encode(prompts, "topic", self.topics)
+        slope = SLOPES[_encode(prompts, "difficulty", DIFFICULTIES)]
+        return slope[:, None] * (self.mean_ratings + self.topic_offsets.T[topic])
+
+    def outcome_probability(
+        self,
+        prompts: pd.DataFrame,
+        model_a: str | Sequence[str],
+        model_b: str | Sequence[str],
+        first_answer_bias: float = 0.0,
+    ) -> np.ndarray:
+        """The true P(a wins), P(tie), P(b wins), shape (n_prompts, 3), when a's answer is shown first.
+
+        Parameters
+        ----------
+        model_a, model_b : str or sequence of n_prompts str
+        first_answer_bias : float
+            Log-odds added to the rating of the model shown first.
+
+        Raises
+        ------
+        ValueError
+            As `ratings`; a model that is not in the arena, or not one a prompt.
+        """
+        theta = self.ratings(prompts)  # (n_prompts, n_models)
+        n_prompts = len(theta)
+        first, second = self._positions(model_a, n_prompts), self._positions(model_b, n_prompts)
+        delta = theta[np.arange(n_prompts), first] - theta[np.arange(n_prompts), second]
+        return outcome_probability(delta + first_answer_bias, "davidson", self.tie)
+
+    def sample_battles(
+        self, prompts: pd.DataFrame, n_battles: int, rng: np.random.Generator, first_answer_bias: float = 0.0
+    ) -> pd.DataFrame:
+        """A battle table: every prompt equally often (give or take one), all pairs and both orders equally likely.
+
+        The model shown first is model_a, as everywhere.
+
+        Parameters
+        ----------
+        prompts : DataFrame
+            Columns ``prompt``, ``topic`` and ``difficulty``.
+        first_answer_bias : float
+            As `outcome_probability`.
+
+        Raises
+        ------
+        ValueError
+            As `ratings`; no prompts, or fewer than one battle.
+        """
+        if len(prompts) == 0 or n_battles < 1:
+            raise ValueError(
+                f"cannot sample {n_battles} battles over {len(prompts)} prompts; both have to be 1 or more"
+            )
+        asked = prompts.iloc[np.resize(rng.permutation(len(prompts)), n_battles)]
+        n_models = len(self.models)
+        first = rng.integers(n_models, size=n_battles)
+        second = (first + rng.integers(1, n_models, size=n_battles)) % n_models
+        names = np.array(self.models, dtype=object)
+        probability = self.outcome_probability(asked, names[first], names[second], first_answer_bias)
+        outcome = (rng.random(n_battles)[:, None] > probability.cumsum(axis=1)[:, :2]).sum(axis=1)
+        return pd.DataFrame(
+            {
+                "prompt": asked["prompt"].to_numpy(),
+                "model_a": names[first],
+                "model_b": names[second],
+                "winner": np.array(WINNERS, dtype=object)[outcome],
+            }
+        )
+
+    def sample_benchmark(self, prompts: pd.DataFrame, rng: np.random.Generator) -> BenchmarkTable:
+        """One graded answer of every model to every prompt, and what it cost.
+
+        An answer is right (1, else 0) with log-odds ``BENCHMARK_SKILL * rating + BENCHMARK_EASE[difficulty]``. It
+        costs the list price of the prompt's tokens and of an answer of log-normal length.
+        """
+        theta = self.ratings(prompts)  # (n_prompts, n_models)
+        ease = BENCHMARK_EASE[_encode(prompts, "difficulty", DIFFICULTIES)]
+        quality = (rng.random(theta.shape) < expit(BENCHMARK_SKILL * theta + ease[:, None])).astype(float)
+        input_tokens = prompts["prompt"].str.len().to_numpy()[:, None] / CHARACTERS_PER_TOKEN  # (n_prompts, 1)
+        output_tokens = rng.lognormal(np.log(OUTPUT_TOKENS) - OUTPUT_SPREAD**2 / 2, OUTPUT_SPREAD, theta.shape)
+        input_price, output_price = np.array([PRICES_USD_PER_MILLION[name] for name in self.models]).T  # (n_models,)
+        cost = (input_tokens * input_price + output_tokens * output_price) / 1e6
+        columns = list(self.models)
+        return BenchmarkTable(
+            prompts.reset_index(drop=True), pd.DataFrame(quality, columns=columns), pd.DataFrame(cost, columns=columns)
+        )
+
+    def _positions(self, models: str | Sequence[str], n_prompts: int) -> np.ndarray:
+        names = [models] * n_prompts if isinstance(models, str) else list(models)
+        if len(names) != n_prompts:
+            raise ValueError(f"{len(names)} models for {n_prompts} prompts; give one name, or one for each prompt")
+        positions = pd.Index(self.models).get_indexer(names)
+        if (positions < 0).any():
+            unknown = names[int(np.argmin(positions))]
+            raise ValueError(f"no model {unknown!r} in the arena; it has {', '.join(self.models)}")
+        return positions
+
+
+def _encode(prompts: pd.DataFrame, column: str, names: tuple[str, ...]) -> np.ndarray:
+    if column not in prompts.columns:
+        raise ValueError(f"the prompts lack column {column}; it says which of {', '.join(names)} a prompt is")
+    codes = pd.Index(names).get_indexer(prompts[column])
+    if (codes < 0).any():
+        row = int(np.argmin(codes))
+        raise ValueError(
+            f"prompts, row {row}, column {column}: {prompts[column].iloc[row]!r} is none of {', '.join(names)}"
+        )
+    return codes
+
+
+def simulate_arena(seed: int, n_models: int = 12, topic_spread: float = 0.8) -> SimulatedArena:
+    """An arena of real models; the same seed gives the same one.
+
+    Parameters
+    ----------
+    seed : int
+        Decides how good each model is at each topic.
+    n_models : int
+        The first so many of `PRICES_USD_PER_MILLION`, from 2 to all.
+    topic_spread : float
+        Standard deviation of the topic offsets before they are centred, log-odds.
+
+    Raises
+    ------
+    ValueError
+        Too few or too many models.
+    """
+    if not 2 <= n_models <= len(PRICES_USD_PER_MILLION):
+        raise ValueError(f"n_models is {n_models}; it has to be from 2 to {len(PRICES_USD_PER_MILLION)}")
+    fit = fit_bradley_terry(read_arena_votes(), ties="davidson")
+    models = tuple(sorted(list(PRICES_USD_PER_MILLION)[:n_models]))
+    mean_ratings = fit.ratings[list(models)].to_numpy()
+    mean_ratings = mean_ratings - mean_ratings.mean()
+    # A child of the seed: a caller's default_rng(seed) must not repeat the offsets' stream in its votes.
+    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+    offsets = rng.normal(0.0, topic_spread, size=(n_models, len(TEMPLATES)))
+    return SimulatedArena(
+        models=models,
+        topics=tuple(TEMPLATES),
+        # The last bits of a fit depend on the number of threads of the linear algebra; the arena must not.
+        mean_ratings=mean_ratings.round(_FIT_DECIMALS),
+        topic_offsets=offsets - offsets.mean(axis=1, keepdims=True),
+        tie=round(fit.tie, _FIT_DECIMALS),
+    )

@@ -1,0 +1,180 @@
+"""Trained routers and their ratings, kept on disk by content, so that notebooks share a training that takes minutes.
+
+What identifies a training is all that its result depends on: class and settings of the router, the weights it starts
+from, the battles whichever way they are written, the training it goes on from, the source of the modules it is made
+of, and the versions of the libraries that do the arithmetic. Change any and the router is trained again.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import json
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from routing.battles import canonical_order
+from routing.embeddings import embedding_cache_folder
+from routing.files import hash_file, hash_table, write_atomically, write_json
+from routing.routers.base import Prompts, Router, load_router
+
+LIBRARIES = ("numpy", "scipy", "torch", "transformers", "accelerate")
+
+
+def training_cache_folder() -> Path:
+    """Where trainings are cached: ``trainings``, beside the cache of embeddings."""
+    return embedding_cache_folder().with_name("trainings")
+
+
+def hash_sources(module: str) -> str:
+    """sha256 over the sources of a module of this package and of all it imports from the package, however deep."""
+    waiting, sources = [module], {}
+    while waiting:
+        name = waiting.pop()
+        if name in sources:
+            continue
+        sources[name] = Path(importlib.util.find_spec(name).origin).read_bytes()
+        for node in ast.walk(ast.parse(sources[name])):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            waiting += [name for name in names if name and name.startswith("routing.")]
+    digest = hashlib.sha256()
+    for name in sorted(sources):
+        digest.update(f"{name} {hashlib.sha256(sources[name]).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+class RatedRouter(Router):
+    """A fitted router's ratings of certain prompts, to be asked like the router itself; what `Training.rate` gives.
+
+    Attributes
+    ----------
+    training_seconds, rating_seconds : float
+        What the fit (without the one it went on from) and the ratings took when they were made.
+    """
+
+    def __init__(self, models: tuple[str, ...], tie: float, rows: dict[str, np.ndarray]) -> None:
+        self.models, self.tie, self._rows = models, tie, rows
+        self.training_seconds = self.rating_seconds = 0.0
+
+    def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
+        raise TypeError("ratings that were made before cannot be fitted again; make another Training")
+
+    def ratings(self, prompts: Prompts) -> np.ndarray:
+        unknown = [prompt for prompt in prompts if prompt not in self._rows]
+        if unknown:
+            raise ValueError(f"{len(unknown)} of the prompts were not rated, as {unknown[0][:60]!r}; rate them first")
+        return np.array([self._rows[prompt] for prompt in prompts]).reshape(-1, len(self.models))
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A router and the battles it learns from; done when first asked for, and never twice.
+
+    Parameters
+    ----------
+    router : Router
+        With its settings, not fitted; its `fit` takes `start` and `checkpoints`, as a `ClassifierRouter`'s does.
+    battles : DataFrame
+    start : Training, optional
+        Whose fitted router this one goes on from: ``router.fit(battles, start=...)``.
+    folder : Path, optional
+        Of the cache; default `training_cache_folder`.
+    """
+
+    router: Router
+    battles: pd.DataFrame
+    start: Training | None = None
+    folder: Path | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of all that the trained router depends on."""
+        content = {
+            "router": type(self.router).__qualname__,
+            "settings": {item.name: getattr(self.router, item.name) for item in fields(self.router)},
+            "weights": getattr(self.router, "base_revision", None),
+            "battles": hash_table(canonical_order(self.battles)),
+            "start": self.start and self.start.key,
+            "sources": hash_sources(type(self.router).__module__),
+            "versions": {name: metadata.version(name) for name in LIBRARIES},
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def entry(self) -> Path:
+        """The folder of this training in the cache."""
+        return (self.folder or training_cache_folder()) / f"{type(self.router).__name__}-{self.key[:24]}"
+
+    @cached_property
+    def fitted(self) -> Router:
+        """The fitted router, from the cache or trained now; a training that was broken off goes on where it was.
+
+        Raises
+        ------
+        ValueError, FileNotFoundError
+            What the cache holds is damaged, as `load_router`.
+        """
+        if not (self.entry / "router").exists():
+            start = None if self.start is None else self.start.fitted
+            self.entry.mkdir(parents=True, exist_ok=True)
+            begin = time.perf_counter()
+            self.router.fit(self.battles, start=start, checkpoints=self.entry / "checkpoints")
+            seconds = time.perf_counter() - begin
+            write_json(self.entry / "training.json", {"seconds": seconds})
+            try:
+                self.router.save(self.entry / "router")
+            except FileExistsError:
+                pass  # another process has just done the same training
+        return load_router(self.entry / "router")
+
+    def rate(self, *prompts: Sequence[str]) -> RatedRouter:
+        """Ratings of all models on lists of prompts, each list from the cache or rated now.
+
+        Raises
+        ------
+        RuntimeError
+            The cache holds ratings that are damaged; the message names the file.
+        """
+        parts = [self._rate(list(dict.fromkeys(some))) for some in prompts]
+        rows = {prompt: row for texts, part in parts for prompt, row in zip(texts, part["ratings"], strict=True)}
+        _, first = parts[0]
+        rated = RatedRouter(tuple(first["models"].tolist()), float(first["tie"]), rows)
+        rated.training_seconds = json.loads((self.entry / "training.json").read_text(encoding="utf-8"))["seconds"]
+        rated.rating_seconds = sum(float(part["seconds"]) for _, part in parts)
+        return rated
+
+    def _rate(self, texts: list[str]) -> tuple[list[str], dict[str, np.ndarray]]:
+        digest = hashlib.sha256()
+        for text in texts:
+            digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+        path = self.entry / f"ratings-{digest.hexdigest()[:24]}.npz"
+        checksum = path.with_suffix(".sha256")
+        if not checksum.exists():
+            router = self.fitted
+            begin = time.perf_counter()
+            ratings = router.ratings(texts)
+            seconds = time.perf_counter() - begin
+            partial = path.with_name(f".{path.name}.partial.npz")
+            np.savez(partial, models=np.array(router.models), tie=router.tie, ratings=ratings, seconds=seconds)
+            partial.replace(path)
+            write_atomically(checksum, hash_file(path))
+        try:
+            if hash_file(path) != checksum.read_text(encoding="utf-8"):
+                raise ValueError("its sha256 differs")
+            with np.load(path, allow_pickle=False) as stored:
+                return texts, {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise RuntimeError(
+                f"the ratings {path} are damaged ({error}); delete {self.entry} to train again"
+            ) from error

@@ -1,0 +1,273 @@
+"""What holds for every router: mirrored pairs, order-free fitting, saving, errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routing.battles import encode_battles, swap_battles
+from routing.embeddings import PromptEncoder
+from routing.evaluation.calibration import outcome_log_loss
+from routing.ratings.ties import outcome_probability
+from routing.routers.base import BradleyTerryRouter, OracleRouter, RandomRouter, load_router
+from routing.routers.factorization import MatrixFactorizationRouter
+from routing.routers.similarity import SimilarityRouter
+from routing.studies.simulated.arena import simulate_arena
+from tests.conftest import battle_tables
+from tests.test_battles import exchanged_and_shuffled
+
+WIDTH = 8
+
+
+def embed(prompts: list[str]) -> np.ndarray:
+    """A vector that depends on the text alone, with a positive first coordinate, so that all prompts are alike."""
+    seeds = [np.frombuffer(hashlib.sha256(prompt.encode()).digest(), dtype=np.uint32) for prompt in prompts]
+    vectors = np.array([np.random.default_rng(seed).normal(size=WIDTH) for seed in seeds]).reshape(-1, WIDTH)
+    vectors[:, 0] = 4
+    return vectors.astype(np.float32)
+
+
+ENCODER = PromptEncoder(embed, cache=False)
+MAKERS = {
+    "bradley_terry": lambda: BradleyTerryRouter(prior_strength=0.1),
+    "random": lambda: RandomRouter(seed=1),
+    "similarity over tiers": lambda: SimilarityRouter(n_tiers=2, prior_strength=0.1, encoder=ENCODER),
+    "similarity over models": lambda: SimilarityRouter(n_tiers=None, prior_strength=0.1, encoder=ENCODER),
+    "similarity, half wins": lambda: SimilarityRouter(n_tiers=3, prior_strength=0.1, ties="half", encoder=ENCODER),
+    "factorization": lambda: MatrixFactorizationRouter(
+        dimension=4, n_epochs=2, n_seeds=2, batch_size=8, learning_rate=0.01, prior_strength=0.1, encoder=ENCODER
+    ),
+    "factorization, released form": lambda: MatrixFactorizationRouter(
+        dimension=4, n_epochs=1, n_seeds=1, batch_size=8, reference=True, prior_strength=0.1, encoder=ENCODER
+    ),
+}
+every_router = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+QUESTIONS = ["What is a prime?", "", "Écris un poème.", "def f(x):\n  return x" * 50]
+
+
+def with_another_prompt(battles: pd.DataFrame) -> pd.DataFrame:
+    """Matrix factorization holds out a prompt and learns from the others."""
+    return pd.concat([battles, battles.iloc[-1:].assign(prompt="another")], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def battles() -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    names = np.array(["ant", "bee", "cat", "dog"])
+    first = rng.integers(4, size=300)
+    second = (first + rng.integers(1, 4, size=300)) % 4
+    return pd.DataFrame(
+        {
+            "prompt": [f"question {n}" for n in rng.integers(40, size=300)],
+            "model_a": names[first],
+            "model_b": names[second],
+            "winner": rng.choice(["model_a", "tie", "model_b"], size=300, p=[0.4, 0.3, 0.3]),
+        }
+    )
+
+
+@every_router
+def test_naming_the_pair_the_other_way_round_mirrors_the_answer(make, battles):
+    router = make().fit(battles)
+    p, mirrored = (router.win_probability(QUESTIONS, *pair) for pair in (("ant", "bee"), ("bee", "ant")))
+    np.testing.assert_allclose(p, 1 - mirrored, atol=1e-12)
+    q, mirrored = (router.outcome_probability(QUESTIONS, *pair) for pair in (("ant", "bee"), ("bee", "ant")))
+    np.testing.assert_array_equal(q, mirrored[:, ::-1])
+    np.testing.assert_allclose(q.sum(axis=1), 1, atol=1e-12)
+
+
+@every_router
+@settings(max_examples=10)
+@given(table=battle_tables(max_rows=12), data=st.data())
+def test_fitting_does_not_see_exchange_or_order(make, table, data):
+    table = with_another_prompt(table)
+    other, _ = exchanged_and_shuffled(data, table)
+    first, second = make().fit(table), make().fit(other)
+    assert first.models == second.models and first.tie == second.tie
+    assert first.ratings(QUESTIONS).tobytes() == second.ratings(QUESTIONS).tobytes()
+
+
+@every_router
+def test_given_embeddings_equal_the_encoder_s(make, battles):
+    shuffled = battles.sample(frac=1, random_state=1)  # its index is out of order, and embeddings follow rows
+    fitted, given_vectors = make().fit(shuffled), make().fit(shuffled, embed(shuffled["prompt"].tolist()))
+    if hasattr(fitted, "encoder"):
+        np.testing.assert_array_equal(fitted.ratings(QUESTIONS), given_vectors.ratings(embed(QUESTIONS)))
+    else:
+        np.testing.assert_array_equal(fitted.ratings(QUESTIONS), given_vectors.ratings(QUESTIONS))
+
+
+@every_router
+def test_ratings_of_a_prompt_do_not_depend_on_the_others(make, battles):
+    router = make().fit(battles)
+    together = router.ratings(QUESTIONS)
+    alone = np.concatenate([router.ratings([question]) for question in QUESTIONS])
+    np.testing.assert_allclose(together, alone, atol=2e-6)  # similarities are float32, summed in blocks
+    assert together.shape == (4, 4) and router.models == ("ant", "bee", "cat", "dog")
+
+
+def test_what_cannot_be_asked_is_named(battles):
+    router = SimilarityRouter(n_tiers=2, encoder=ENCODER)
+    with pytest.raises(RuntimeError, match="SimilarityRouter has not been fitted"):
+        router.win_probability(QUESTIONS, "ant", "bee")
+    router.fit(battles)
+    with pytest.raises(ValueError, match="'elk' fought no battle .* ant, bee, cat, dog"):
+        router.win_probability(QUESTIONS, "ant", "elk")
+    with pytest.raises(ValueError, match="'ant' against itself"):
+        router.outcome_probability(QUESTIONS, "ant", "ant")
+    with pytest.raises(ValueError, match="one string"):
+        BradleyTerryRouter().fit(battles).ratings("What?")
+    with pytest.raises(ValueError, match="width 3; this router learned on width 8"):
+        router.ratings(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="lacks column prompt"):
+        SimilarityRouter(encoder=ENCODER).fit(battles.drop(columns="prompt"))
+    with pytest.raises(ValueError, match="2 embeddings for 300 battles"):
+        SimilarityRouter(encoder=ENCODER).fit(battles, np.ones((2, 3)))
+
+
+@every_router
+def test_each_battle_is_predicted_for_its_own_pair(make, battles):
+    router = make().fit(battles)
+    predicted = router.battle_probability(battles[:20])
+    for row, battle in enumerate(battles[:20].itertuples()):
+        alone = router.outcome_probability([battle.prompt], battle.model_a, battle.model_b)[0]
+        np.testing.assert_allclose(predicted[row], alone, atol=1e-6)
+    np.testing.assert_array_equal(router.battle_probability(swap_battles(battles[:20])), predicted[:, ::-1])
+    with pytest.raises(ValueError, match="no battle of elk was learned from"):
+        router.battle_probability(battles.assign(model_a="elk"))
+
+
+# --- saving
+
+SAVED = {
+    "bradley_terry": BradleyTerryRouter,
+    "random": lambda: RandomRouter(seed=3),
+    "similarity": lambda: SimilarityRouter(gamma=20.0, n_tiers=2),
+    "factorization": lambda: MatrixFactorizationRouter(dimension=4, n_epochs=1, n_seeds=1),
+}
+
+
+@pytest.mark.parametrize("make", SAVED.values(), ids=SAVED)
+def test_a_saved_router_comes_back_bit_for_bit(make, battles, tmp_path):
+    vectors = embed(battles["prompt"].tolist())
+    router = make().fit(battles, vectors)
+    router.save(tmp_path / "router")
+    again = load_router(tmp_path / "router")
+    assert type(again) is type(router)
+    queries = embed(QUESTIONS)
+    assert again.outcome_probability(queries, "ant", "cat").tobytes() == (
+        router.outcome_probability(queries, "ant", "cat").tobytes()
+    )
+    assert again == router  # the settings, the encoder's among them
+    with pytest.raises(FileExistsError, match="is there already"):
+        router.save(tmp_path / "router")
+
+
+@pytest.fixture
+def saved(battles, tmp_path):
+    BradleyTerryRouter().fit(battles).save(tmp_path / "router")
+    return tmp_path / "router"
+
+
+def rewrite(saved, **changes) -> None:
+    content = json.loads((saved / "router.json").read_text()) | changes
+    (saved / "router.json").write_text(json.dumps(content))
+
+
+def test_a_folder_that_is_not_what_was_saved_is_refused(saved, battles, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no saved router"):
+        load_router(tmp_path / "elsewhere")
+    rewrite(saved, format_version=99)
+    with pytest.raises(ValueError, match="format version 99, this package reads 2"):
+        load_router(saved)
+    rewrite(saved, format_version=2, router="os.system")
+    with pytest.raises(ValueError, match="unknown router 'os.system'"):
+        load_router(saved)
+    rewrite(saved, router="BradleyTerryRouter")
+    np.savez(saved / "arrays.npz", constant_ratings=np.zeros(4))
+    with pytest.raises(ValueError, match="sha256 differs"):
+        load_router(saved)
+    (saved / "router.json").write_text("{")
+    with pytest.raises(ValueError, match="no description of a router"):
+        load_router(saved)
+
+
+def test_a_router_that_cannot_be_written_leaves_nothing(battles, tmp_path):
+    with pytest.raises(ValueError, match="encoder is a function"):
+        SimilarityRouter(n_tiers=2, encoder=ENCODER).fit(battles).save(tmp_path / "router")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- baselines
+
+
+def test_random_ratings_depend_on_text_and_seed_alone(battles):
+    router = RandomRouter(seed=1).fit(battles)
+    np.testing.assert_array_equal(router.ratings(QUESTIONS), router.ratings(QUESTIONS[::-1])[::-1])
+    assert not np.array_equal(router.ratings(QUESTIONS), RandomRouter(seed=2).fit(battles).ratings(QUESTIONS))
+    drawn = router.ratings([f"prompt {n}" for n in range(2000)])
+    assert abs(drawn.mean()) < 0.05 and abs(drawn.std() - 1) < 0.05
+
+
+def test_the_oracle_rates_by_quality_and_knows_its_limits():
+    oracle = OracleRouter(["p", "q", "p"], pd.DataFrame({"y": [1.0, 0, 0], "x": [0.0, 1, 1]}))
+    assert oracle.models == ("x", "y")
+    np.testing.assert_array_equal(oracle.ratings(["q", "p"]), [[1, 0], [0.5, 0.5]])
+    with pytest.raises(ValueError, match="1 of the prompts, as 'r'"):
+        oracle.ratings(["p", "r"])
+
+
+# --- recovery of a known truth
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SimilarityRouter(gamma=1e4, n_tiers=None, prior_strength=5.0),
+        lambda: MatrixFactorizationRouter(dimension=16, learning_rate=3e-3, n_epochs=12, n_seeds=2),
+    ],
+    ids=["similarity", "factorization"],
+)
+def test_a_prompt_helps_where_the_truth_says_so(make, rng):
+    """Topic and difficulty are seen through noise; held-out log-loss lies between Bradley-Terry's and the truth's."""
+    arena = simulate_arena(0, n_models=6)
+    prompts = arena.sample_prompts(2400, rng)
+    kinds = pd.get_dummies(prompts["topic"] + prompts["difficulty"]).to_numpy(dtype=float)
+    seen = np.hstack([kinds + 0.2 * rng.normal(size=kinds.shape), np.full((len(kinds), 1), 0.3)])
+    vector_of = dict(zip(prompts["prompt"], seen, strict=True))
+    train = arena.sample_battles(prompts[:1600], 6000, rng)
+    test = arena.sample_battles(prompts[1600:], 3000, rng)
+    codes = encode_battles(test)
+    rows = np.arange(len(test))
+
+    def loss(ratings: np.ndarray, tie: float) -> float:
+        delta = ratings[rows, codes.model_a] - ratings[rows, codes.model_b]
+        return outcome_log_loss(outcome_probability(delta, "davidson", tie), codes.outcome).mean
+
+    router = make().fit(train, np.stack([vector_of[prompt] for prompt in train["prompt"]]))
+    leaderboard = BradleyTerryRouter().fit(train)
+    ours = loss(router.ratings(np.stack([vector_of[prompt] for prompt in test["prompt"]])), router.tie)
+    constant = loss(leaderboard.ratings(test["prompt"].tolist()), leaderboard.tie)
+    truth = loss(arena.ratings(prompts.set_index("prompt").loc[test["prompt"]].reset_index()), arena.tie)
+    assert truth < ours < constant - 0.3 * (constant - truth)
+
+
+# -- saved by an earlier version --------------------------------------------------------------------------------------
+
+SAVED = Path(__file__).parents[1] / "data" / "saved_routers"  # version 0.1.0, before the package had sub-packages
+
+
+@pytest.mark.parametrize("kind", ["sw", "mf"])
+def test_a_router_saved_by_an_earlier_version_gives_the_same_ratings(kind):
+    expected = json.loads((SAVED / "expected.json").read_text())[kind]
+    router = load_router(SAVED / kind)
+    assert list(router.models) == expected["models"]
+    vectors = np.random.default_rng(5).normal(size=(3, 384))
+    np.testing.assert_allclose(router.ratings(vectors), expected["ratings"], atol=1e-5)

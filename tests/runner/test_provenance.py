@@ -1,0 +1,166 @@
+"""The manifest says what it should, nothing of the machine, and is there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from routing.files import hash_table, write_atomically
+
+from routing.runner import provenance
+from routing.runner.provenance import MANIFEST, Outcome, describe_code, read_outcome, start_run
+
+PARAMETERS = {"profile": "smoke", "seed": 7, "rate": 0.5, "shuffle": True}
+TABLE = pd.DataFrame({"model": ["a", "b"], "rating": [0.25, -0.25]})
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false")
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_manifest_holds_hashes_of_what_went_in_and_what_came_out(tmp_path):
+    data = tmp_path / "votes.csv"
+    data.write_bytes(b"a,b\n1,2\n")
+    run = start_run("01_bradley_terry", PARAMETERS, tmp_path / "results")
+    run.record_input("votes", data, "real")
+    run.record_input("arena", TABLE, "simulated")
+    (run.folder / "deep").mkdir()
+    (run.folder / "deep" / "scores.csv").write_bytes(b"x\n")
+    run.finish()
+    run.finish()  # a cell run twice: the first manifest is no output
+    manifest = json.loads((run.folder / MANIFEST).read_text())
+
+    assert manifest["parameters"] == PARAMETERS
+    assert manifest["inputs"]["votes"] == {"sha256": hashlib.sha256(b"a,b\n1,2\n").hexdigest(), "data": "real"}
+    assert manifest["inputs"]["arena"] == {"sha256": hash_table(TABLE), "data": "simulated"}
+    assert manifest["outputs"] == {"deep/scores.csv": hashlib.sha256(b"x\n").hexdigest()}
+    assert manifest["seconds"] >= 0
+    assert manifest["versions"]["numpy"] == pytest.importorskip("numpy").__version__
+    assert set(manifest["versions"]) == {"python", "routing", *provenance.PACKAGES}
+    assert {path.name for path in run.folder.iterdir()} == {"deep", "manifest.json"}
+
+
+def test_the_manifest_names_no_path_and_no_host(tmp_path):
+    parameters = {**PARAMETERS, "results_dir": str(tmp_path / "results"), "label": "a/b"}
+    run = start_run("01_bradley_terry", parameters, tmp_path / "results")
+    run.record_input("arena", TABLE, "simulated")
+    run.finish()
+    text = (run.folder / MANIFEST).read_text()
+    assert json.loads(text)["parameters"] == {**PARAMETERS, "results_dir": "results", "label": "a/b"}
+    for secret in (str(tmp_path), str(Path.cwd()), str(Path.home()) + "/", socket.gethostname()):
+        assert secret not in text
+
+
+def test_a_new_run_removes_what_the_last_one_made_and_nothing_else(tmp_path):
+    run = start_run("01_bradley_terry", PARAMETERS, tmp_path)
+    (run.folder / "old.png").write_bytes(b"old")
+    run.record_input("arena", TABLE, "simulated")
+    run.finish()
+    (run.folder / "notes.txt").write_bytes(b"mine")
+    start_run("01_bradley_terry", PARAMETERS, tmp_path)
+    assert {path.name for path in run.folder.iterdir()} == {"notes.txt"}
+    assert not (run.folder / MANIFEST).exists()  # so that a run that is aborted now leaves none
+
+
+def test_a_manifest_that_was_tampered_with_removes_nothing_outside_its_folder(tmp_path):
+    precious = tmp_path / "precious.txt"
+    precious.write_bytes(b"1")
+    folder = start_run("01_bradley_terry", PARAMETERS, tmp_path).folder
+    (folder / "manifest.json").write_text(json.dumps({"outputs": {"../precious.txt": "", str(precious): ""}}))
+    start_run("01_bradley_terry", PARAMETERS, tmp_path)
+    assert precious.exists()
+
+
+@pytest.mark.parametrize("name", ["bradley_terry", "1_bt", "../01_bt", "01_bt/x", ""])
+def test_a_run_is_named_as_a_notebook(tmp_path, name):
+    with pytest.raises(ValueError, match="01_bradley_terry"):
+        start_run(name, PARAMETERS, tmp_path)
+
+
+def test_bad_parameters_and_inputs_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"parameter sizes is \[1\]"):
+        start_run("01_bt", {"sizes": [1]}, tmp_path)
+    run = start_run("01_bt", PARAMETERS, tmp_path)
+    with pytest.raises(ValueError, match="recorded no input"):
+        run.finish()
+    with pytest.raises(ValueError, match="votes: 'abc' is no sha256"):
+        run.record_input("votes", "abc", "real")
+    with pytest.raises(ValueError, match="data is 'fake'"):
+        run.record_input("votes", TABLE, "fake")
+    with pytest.raises(FileNotFoundError, match="missing.csv"):
+        run.record_input("votes", tmp_path / "missing.csv", "real")
+    assert run.inputs == {}
+    run.record_input("votes", "0" * 64, "real")
+    assert run.inputs["votes"]["sha256"] == "0" * 64
+
+
+def test_a_tables_hash_follows_values_names_and_order_but_not_the_index():
+    reference = hash_table(TABLE)
+    assert hash_table(TABLE.set_axis([5, 9], axis=0)) == reference
+    changed = [TABLE.iloc[::-1], TABLE.rename(columns={"rating": "elo"}), TABLE.assign(rating=[0.25, -0.26])]
+    assert len({reference, *map(hash_table, changed)}) == 4
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_atomically(path, "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(provenance.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_dirty_means_anything_but_results_and_runs(tmp_path):
+    assert describe_code(tmp_path) == {"commit": None, "dirty": None}
+    git(tmp_path, "init", "--quiet")
+    package = tmp_path / "package"
+    package.mkdir()
+    assert describe_code(package) == {"commit": None, "dirty": False}
+    (package / "a.py").write_text("1")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "first")
+    clean = {"commit": git(tmp_path, "rev-parse", "HEAD"), "dirty": False}
+    assert describe_code(package) == clean
+    for folder in ("results", "runs"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "figure.png").write_text("1")
+    assert describe_code(package) == clean
+    (tmp_path / "README.md").write_text("changed beside the package")
+    assert describe_code(package) == {**clean, "dirty": True}
+
+
+def test_without_git_the_code_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert describe_code() == {"commit": None, "dirty": None}
+
+
+def test_an_outcome_is_read_back_and_an_unreadable_one_is_none(tmp_path):
+    outcome = Outcome("01_bt", "Title", "smoke", "0", "1", {"seed": 1}, "ok", 2.5, ("a.png",))
+    copy = tmp_path / "01_bt.ipynb"
+    assert read_outcome(copy) is None
+    for stamp, expected in [(vars(outcome), outcome), ({"name": "01_bt"}, None)]:
+        copy.write_text(json.dumps({"metadata": {"routing": stamp}}))
+        assert read_outcome(copy) == expected
+    copy.write_text('{"metadata": {}}')
+    assert read_outcome(copy) is None
+    copy.write_text('{"metadata"')
+    assert read_outcome(copy) is None
+
+
+def test_a_failure_reads_as_one_line():
+    outcome = Outcome("01_bt", "T", "smoke", "0", "1", {}, "failed", cell=3, cell_line="1 / 0", error="E: no")
+    assert outcome.failure == "01_bt failed in cell 3 (`1 / 0`): E: no"

@@ -1,0 +1,350 @@
+"""The runner refuses before it runs, names what failed, resumes only what is unchanged, and stops cleanly.
+
+A kernel takes seconds to start, so the tests that run notebooks check many things at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from routing.__main__ import main
+from routing.runner import run
+from routing.runner.notebook import Notebook, check_kernel, find_notebooks, type_parameters
+from routing.runner.run import run_notebooks
+
+PARAMETERS = 'profile = "quick"  # p\nseed = 1  # s\nresults_dir = "results"  # r\nrate = 1  # x\nnote = "n"  # t\n'
+SAVE = """from pathlib import Path
+folder = Path(results_dir) / "01_passes"
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "seen.png").write_bytes(b"png")
+print([profile, seed, rate, note])"""
+
+
+def write_notebook(path: Path, *sources: str, parameters: str = PARAMETERS, tags: int = 1) -> Path:
+    cells = [new_markdown_cell("# Who <wins>?\n\nText"), new_code_cell("import sys")]
+    cells += [new_code_cell(parameters, metadata={"tags": ["parameters"]}) for _ in range(tags)]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=cells + [new_code_cell(text) for text in sources], metadata=metadata), path)
+    return path
+
+
+def file_names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# -- refusals: nothing runs -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("a notebook was about to run")
+
+    monkeypatch.setattr(run, "_execute_all", fail)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tags": 0}, "02_b.ipynb: 0 cells are tagged 'parameters'"),
+        ({"tags": 2}, "02_b.ipynb: 2 cells are tagged 'parameters'"),
+        ({"parameters": "profile = 'quick'"}, "02_b.ipynb: the parameters cell lacks seed, results_dir"),
+        ({"parameters": PARAMETERS + "sizes = (1, 2)"}, r"02_b.ipynb: line 6 of .* `sizes = \(1, 2\)`"),
+        ({"parameters": PARAMETERS + "n = None"}, "line 6 of .* `n = None`"),
+        ({"parameters": PARAMETERS + "n = seed"}, "line 6 of .* `n = seed`"),
+        ({"parameters": PARAMETERS + "n = m = 1"}, "line 6 of .* `n = m = 1`"),
+        ({"parameters": PARAMETERS + "n, m = 1, 2"}, "line 6 of .* `n, m = 1, 2`"),
+        ({"parameters": PARAMETERS + "import os"}, "line 6 of .* `import os`"),
+        ({"parameters": PARAMETERS + "n = = 1"}, "line 6 of .* `n = = 1`"),
+    ],
+)
+def test_a_notebook_without_proper_parameters_is_refused(tmp_path, no_kernel, options, message):
+    write_notebook(tmp_path / "nb" / "01_a.ipynb")
+    write_notebook(tmp_path / "nb" / "02_b.ipynb", **options)
+    with pytest.raises(ValueError, match=message):
+        run_notebooks("smoke", tmp_path / "nb", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_parameter_must_be_known_to_every_selected_notebook(tmp_path, no_kernel):
+    write_notebook(tmp_path / "nb" / "01_a.ipynb")
+    write_notebook(tmp_path / "nb" / "02_b.ipynb", parameters=PARAMETERS.replace("rate", "speed"))
+    with pytest.raises(ValueError, match="02_b.ipynb: it has no parameter rate; -p takes seed, speed, note"):
+        run_notebooks("smoke", tmp_path / "nb", parameters={"rate": "3"}, output=tmp_path / "out")
+    with pytest.raises(AssertionError, match="about to run"):  # it is enough that the selected ones know it
+        run_notebooks("smoke", tmp_path / "nb", only=["01"], parameters={"rate": "3"}, output=tmp_path / "out")
+
+
+def test_wrong_folders_numbers_and_profiles_are_refused(tmp_path, no_kernel):
+    with pytest.raises(FileNotFoundError, match="no NN_name.ipynb"):
+        run_notebooks("smoke", tmp_path / "nb")
+    write_notebook(tmp_path / "nb" / "01_a.ipynb")
+    with pytest.raises(ValueError, match="--only 02: no such notebook; there are 01"):
+        run_notebooks("smoke", tmp_path / "nb", only=["01", "02"])
+    with pytest.raises(ValueError, match="profile 'fast': use smoke, quick, full"):
+        run_notebooks("fast", tmp_path / "nb")
+    with pytest.raises(ValueError, match="0 jobs"):
+        run_notebooks("smoke", tmp_path / "nb", jobs=0)
+    with pytest.raises(ValueError, match="they would be overwritten"):
+        run_notebooks("smoke", tmp_path / "nb", output=tmp_path / "nb")
+    write_notebook(tmp_path / "nb" / "01_b.ipynb")
+    with pytest.raises(ValueError, match="01_a.ipynb and 01_b.ipynb have the same number"):
+        run_notebooks("smoke", tmp_path / "nb")
+    (tmp_path / "nb" / "01_b.ipynb").unlink()
+    (tmp_path / "nb" / "02_c.ipynb").write_text("{")
+    with pytest.raises(ValueError, match="02_c.ipynb is not a notebook"):
+        run_notebooks("smoke", tmp_path / "nb")
+
+
+def test_notebooks_come_in_order_with_their_titles(tmp_path):
+    for name in ("10_z", "02_y", "draft"):
+        write_notebook(tmp_path / "nb" / f"{name}.ipynb")
+    found = find_notebooks(tmp_path / "nb")
+    assert [notebook.path.stem for notebook in found] == ["02_y", "10_z"]
+    assert {notebook.title for notebook in found} == {"Who <wins>?"}
+    assert [notebook.path.stem for notebook in find_notebooks(tmp_path / "nb", ["10"])] == ["10_z"]
+
+
+DEFAULTS = {"profile": "quick", "seed": 1, "rate": 0.5, "note": "n", "full_table": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("seed", "7", 7),
+        ("seed", "-7", -7),
+        ("rate", "3", 3.0),
+        ("rate", "1e-3", 0.001),
+        ("note", "3", "3"),
+        ("note", "True", "True"),
+        ("full_table", "false", False),
+        ("full_table", "True", True),
+    ],
+)
+def test_a_value_takes_the_type_of_the_default(name, text, value):
+    typed = type_parameters(Notebook(Path("01_a.ipynb"), "", "", DEFAULTS), {name: text})[name]
+    assert typed == value and type(typed) is type(value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("seed", "0.5"), ("rate", "fast"), ("full_table", "0"), ("full_table", "")])
+def test_a_value_of_another_type_is_refused(name, text):
+    with pytest.raises(ValueError, match=f"01_a.ipynb: parameter {name} is .*, not {text!r}"):
+        type_parameters(Notebook(Path("01_a.ipynb"), "", "", DEFAULTS), {name: text})
+
+
+def test_what_the_runner_sets_cannot_be_passed():
+    with pytest.raises(ValueError, match="the runner sets parameter profile; -p takes seed, rate"):
+        type_parameters(Notebook(Path("01_a.ipynb"), "", "", DEFAULTS), {"profile": "full"})
+
+
+def test_the_kernel_is_this_interpreter():
+    assert Path(check_kernel()).samefile(sys.executable)
+
+
+@pytest.mark.parametrize("kind", ["another interpreter", "another environment of this interpreter", "missing"])
+def test_a_kernel_of_another_environment_is_refused(tmp_path, monkeypatch, no_kernel, kind):
+    write_notebook(tmp_path / "nb" / "01_a.ipynb")
+    interpreter = tmp_path / "bin" / "python"
+    interpreter.parent.mkdir()
+    if kind != "missing":
+        interpreter.symlink_to(sys.executable if "environment" in kind else "/bin/sh")
+    spec = {"argv": [str(interpreter), "-f", "{connection_file}"], "display_name": "other", "language": "python"}
+    (tmp_path / "kernels" / "python3").mkdir(parents=True)
+    (tmp_path / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=f"kernel python3 runs {re.escape(str(interpreter))}, not "):
+        run_notebooks("smoke", tmp_path / "nb", output=tmp_path / "out")
+
+
+# -- runs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_passes_fails_and_resumes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("routing.runner.provenance.hash_package", lambda: "this code")  # edits to it play no part here
+    monkeypatch.chdir(tmp_path)
+    folder, output = Path("notebooks"), Path("runs/smoke")  # the defaults
+    write_notebook(folder / "01_passes.ipynb", SAVE, "import sys\nprint(sys.executable)\n{'$a$': 1}")
+    write_notebook(folder / "02_fails.ipynb", "x = 1", "\n  # note\nx / 0", "print('never')")
+    options = {"parameters": {"rate": "3", "note": "3"}}
+    passed, failed = run_notebooks("smoke", jobs=2, **options)
+
+    assert (passed.status, failed.status) == ("ok", "failed")
+    assert passed.figures == ("seen.png",)
+    assert passed.parameters == {"rate": 3, "note": "3"}
+    assert failed.failure == "02_fails failed in cell 5 (`# note`): ZeroDivisionError: division by zero"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["[1/2] 01_passes  started", "[2/2] 02_fails  started"]
+    assert re.fullmatch(r"\[1/2\] 01_passes  ok  \d+ s", next(line for line in lines if "  ok  " in line))
+    assert re.fullmatch(r"\[2/2\] 02_fails  failed  \d+ s", next(line for line in lines if "  failed  " in line))
+    assert "results" in lines[-2] and "index.html" in lines[-1]
+
+    expected = {"01_passes.ipynb", "01_passes.html", "02_fails.ipynb", "02_fails.html"}
+    assert file_names(output) == expected | {"index.html", "manifest.json", "results"}
+    text = nbformat.read(output / "01_passes.ipynb", as_version=4)
+    printed = "".join(out.get("text", "") for cell in text.cells if cell.cell_type == "code" for out in cell.outputs)
+    assert printed == f"['smoke', 1, 3, '3']\n{sys.executable}\n"
+    for name in ("01_passes", "02_fails"):
+        page = (output / f"{name}.html").read_text()
+        assert "Who &lt;wins&gt;?" in page and "<script" not in page and "<link" not in page
+        assert str(tmp_path) not in (output / f"{name}.ipynb").read_text()
+
+    index = (output / "index.html").read_text()
+    assert "Who &lt;wins&gt;?" in index and 'src="results/01_passes/seen.png"' in index
+    assert "ZeroDivisionError" in index and "http" not in index
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert [entry["status"] for entry in manifest["notebooks"]] == ["ok", "failed"]
+    assert manifest["parameters"] == {"rate": "3", "note": "3"}
+    assert {"started", "commit", "dirty", "versions", "machine", "package_sha256", "seconds"} < set(manifest)
+
+    before = (output / "01_passes.ipynb").read_bytes()
+    (again,) = run_notebooks("smoke", only=["01"], resume=True, **options)
+    assert again.resumed and "[1/1] 01_passes  done before" in capsys.readouterr().out
+    assert (output / "01_passes.ipynb").read_bytes() == before
+    assert "ZeroDivisionError" in (output / "index.html").read_text()  # the index keeps what was not selected
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """A notebook that counts as run, and what a resumed run of it would still execute."""
+    write_notebook(tmp_path / "nb" / "01_a.ipynb")
+    executed = []
+
+    def pretend(tasks, jobs):
+        for task in tasks:
+            executed.append(task.path.stem)
+            figures = task.results / task.path.stem
+            figures.mkdir(parents=True, exist_ok=True)
+            (figures / "a.png").write_bytes(b"png")
+            outcome = task.outcome("ok", 1.0)
+            task.copy.write_text(json.dumps({"metadata": {"routing": vars(outcome)}}))
+            yield task, outcome
+
+    monkeypatch.setattr(run, "_execute_all", pretend)
+
+    def resume(profile="smoke", **parameters) -> list[str]:
+        executed.clear()
+        run_notebooks(profile, tmp_path / "nb", parameters=parameters, output=tmp_path / "out", resume=True)
+        return list(executed)
+
+    assert resume() == ["01_a"]
+    return resume
+
+
+def test_resume_runs_again_what_has_changed(tmp_path, monkeypatch, finished):
+    assert finished() == []
+    assert finished(rate="2") == ["01_a"]
+    assert finished(rate="2") == []
+    write_notebook(tmp_path / "nb" / "01_a.ipynb", "changed = True")
+    assert finished(rate="2") == ["01_a"]
+    (tmp_path / "out" / "results" / "01_a" / "a.png").unlink()
+    assert finished(rate="2") == ["01_a"]
+    monkeypatch.setattr("routing.runner.provenance.hash_package", lambda: "other code")
+    assert finished(rate="2") == ["01_a"]
+    assert finished("quick", rate="2") == ["01_a"]
+    (tmp_path / "out" / "01_a.ipynb").write_text("{ cut sho")
+    assert finished("quick", rate="2") == ["01_a"]
+
+
+def test_full_results_go_where_they_are_committed(tmp_path, monkeypatch, finished):
+    monkeypatch.chdir(tmp_path)
+    assert finished("full") == ["01_a"]
+    assert (tmp_path / "results" / "01_a" / "a.png").exists()
+    assert 'src="../results/01_a/a.png"' in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_cell_past_its_time_and_a_dead_kernel_fail_by_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(run.CELL_TIMEOUT_S, "smoke", 2)
+    write_notebook(tmp_path / "nb" / "01_hangs.ipynb", "import time\ntime.sleep(60)")
+    write_notebook(tmp_path / "nb" / "02_dies.ipynb", "import os\nos._exit(3)")
+    hung, died = run_notebooks("smoke", tmp_path / "nb", jobs=2, output=tmp_path / "out")
+    where = "01_hangs failed in cell 4 (`import time`): "
+    assert hung.failure == where + "CellTimeoutError: not done after 2 s, the limit for a cell in this profile"
+    assert died.failure.startswith("02_dies failed in cell 4 (`import os`): DeadKernelError")
+
+
+def test_ctrl_c_stops_the_kernel_and_leaves_nothing_half_written(tmp_path):
+    marker = tmp_path / "kernel.txt"
+    code = f"import os, pathlib, time\npathlib.Path({str(marker)!r}).write_text(str(os.getpid()))\ntime.sleep(120)"
+    write_notebook(tmp_path / "nb" / "01_long.ipynb", code)
+    command = [sys.executable, "-m", "routing", "run", "--profile", "smoke", "--only", "1"]
+    command += ["--notebooks", str(tmp_path / "nb"), "--output", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (marker.exists() and marker.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.endswith("routing: stopped\n")
+    assert file_names(tmp_path / "out") == {"index.html", "manifest.json"}
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["notebooks"][0]["status"] == "pending"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(marker.read_text()), 0)
+
+
+# -- the command line -----------------------------------------------------------------------------------------------
+
+
+def test_the_exit_code_and_the_last_lines_name_what_failed(tmp_path, monkeypatch, capsys, finished):
+    def fail(tasks, jobs):
+        for task in tasks:
+            yield task, task.outcome("failed", 1.0, cell=4, cell_line="f()", error="NameError: f")
+
+    arguments = ["run", "--profile", "smoke", "--notebooks", str(tmp_path / "nb"), "--output", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    monkeypatch.setattr(run, "_execute_all", fail)
+    assert main([*arguments, "--only", "1", "-p", "seed", "-3"]) == 1
+    assert capsys.readouterr().err == "routing: 01_a failed in cell 4 (`f()`): NameError: f\n"
+
+
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, capsys):
+    write_notebook(tmp_path / "01_a.ipynb")
+    assert main(["run", "--notebooks", str(tmp_path), "-p", "colour", "red"]) == 2
+    assert capsys.readouterr().err == (
+        "routing: error: 01_a.ipynb: it has no parameter colour; -p takes seed, rate, note\n"
+    )
+
+
+def test_an_unexpected_error_keeps_its_traceback(monkeypatch):
+    def fail(*_, **__):
+        raise KeyError("bug")
+
+    monkeypatch.setattr(run, "run_notebooks", fail)
+    with pytest.raises(KeyError, match="bug"):
+        main(["run"])
+
+
+def test_no_command_prints_help(capsys):
+    assert main([]) == 0
+    assert "run the notebooks headless" in capsys.readouterr().out
+
+
+def test_data_commands_print_the_tables(monkeypatch, capsys):
+    import pandas as pd
+
+    from routing.data import sources
+
+    asked = []
+
+    def fetch(names, progress):
+        asked.append((names, progress))
+        return pd.DataFrame({"dataset": names or ["all"], "found": "cache"})
+
+    monkeypatch.setattr(sources, "fetch", fetch)
+    monkeypatch.setattr(sources, "status", lambda: pd.DataFrame({"dataset": ["votes"], "found": ["missing"]}))
+    assert main(["data", "status"]) == main(["data", "fetch"]) == main(["data", "fetch", "mmlu"]) == 0
+    out = capsys.readouterr().out
+    assert "votes missing" in out and "mmlu" in out
+    assert asked == [(None, True), (["mmlu"], True)]

@@ -1,0 +1,485 @@
+"""Prompts to unit vectors: what a vector may depend on, and what the cache does when things go wrong."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routing import embeddings as encode
+from routing.embeddings import BUNDLED_MODEL, PromptEncoder, bundled_model_folder, embedding_cache_folder, unit_rows
+
+
+def letter_vectors(texts: list[str]) -> np.ndarray:
+    """A small encoder: each vector depends on its own text alone, and texts that differ have other vectors."""
+    return np.array([[1.0, len(text), *(sum(map(ord, text[start::3])) for start in range(3))] for text in texts])
+
+
+def tilted_vectors(texts: list[str]) -> np.ndarray:
+    """An encoder whose vectors depend on the process and the moment."""
+    return letter_vectors(texts) + np.random.default_rng([os.getpid(), time.time_ns()]).random((len(texts), 5))
+
+
+def wide_vectors(texts: list[str]) -> np.ndarray:
+    return np.sin(letter_vectors(texts)[:, -1:] + np.arange(500.0))
+
+
+def fail_to_encode(texts: list[str]) -> np.ndarray:
+    raise AssertionError(f"{len(texts)} prompts were encoded that the cache should hold")
+
+
+class Recorder:
+    """An encoder that keeps the batches it is given."""
+
+    def __init__(self, encoder=letter_vectors):
+        self.encoder = encoder
+        self.batches = []
+
+    def __call__(self, texts):
+        self.batches.append(texts)
+        return self.encoder(texts)
+
+    @property
+    def texts(self):
+        return [text for batch in self.batches for text in batch]
+
+
+def cache_file(folder: Path) -> Path:
+    (path,) = folder.glob("*.sqlite")
+    return path
+
+
+# Rows of unit length
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 1e200, 5e-324])
+def test_unit_rows_have_length_one_and_keep_their_direction(scale):
+    rows = unit_rows(np.array([[3.0, 4.0], [-1.0, 0.0]]) * scale)
+    np.testing.assert_allclose(rows, [[0.6, 0.8], [-1.0, 0.0]], rtol=1e-15)
+
+
+def test_unit_rows_keep_float32_and_make_integers_float64():
+    assert unit_rows(np.full((2, 3), 3e38, dtype=np.float32)).dtype == np.float32
+    np.testing.assert_allclose(unit_rows(np.array([[3, 4]])), [[0.6, 0.8]], rtol=1e-15)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+def test_unit_rows_names_the_row_without_direction(bad):
+    with pytest.raises(ValueError, match="row 1 is zero or not finite"):
+        unit_rows(np.array([[1.0, 2.0], [0.0, bad], [0.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"a matrix.*shape \(3,\)"):
+        unit_rows(np.ones(3))
+
+
+# Prompts to vectors
+
+
+def test_each_distinct_prompt_is_encoded_once_in_batches_of_like_length():
+    prompts = ["bb", "a", "dddd", "a", "ccc", "bb", ""]
+    encoder = PromptEncoder(recorder := Recorder(), batch_size=2)
+    vectors = encoder.encode(prompts)
+    assert recorder.batches == [["dddd", "ccc"], ["bb", "a"], [""]]
+    assert vectors.dtype == np.float32 and vectors.flags.writeable
+    np.testing.assert_allclose(vectors, unit_rows(letter_vectors(prompts)), rtol=1e-6)
+    assert np.array_equal(vectors[0], vectors[5]) and np.array_equal(vectors[1], vectors[3])
+
+
+def test_order_of_prompts_changes_no_bit():
+    def padded(texts):  # as a model that sees how far its batch is padded
+        return letter_vectors(texts) + 0.01 * max(map(len, texts)) + 0.001 * len(texts)
+
+    rng = np.random.default_rng(0)
+    prompts = ["".join(rng.choice(list("abc "), size)) for size in rng.integers(0, 6, 60)]
+    shuffle = rng.permutation(len(prompts))
+    encoder = PromptEncoder(padded, batch_size=7)
+    shuffled = encoder.encode([prompts[row] for row in shuffle])
+    assert np.array_equal(encoder.encode(prompts)[shuffle], shuffled)
+
+
+def test_no_prompts_give_no_rows_of_the_right_width():
+    assert PromptEncoder(letter_vectors).encode([]).shape == (0, 5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(prompts=st.lists(st.text(st.characters(exclude_categories=())), min_size=1, max_size=8))
+def test_any_text_is_encoded_and_cached(tmp_path_factory, prompts):
+    folder = tmp_path_factory.mktemp("cache")
+    vectors = PromptEncoder(recorder := Recorder(), cache=folder, revision="1").encode(prompts)
+    assert all(text.encode() for text in recorder.texts if text), "a lone surrogate reached the encoder"
+    for prompt, vector in zip(prompts, vectors, strict=True):
+        if not any("\ud800" <= character <= "\udfff" for character in prompt):
+            np.testing.assert_allclose(vector, unit_rows(letter_vectors([prompt]))[0], rtol=1e-6)
+    again = PromptEncoder(fail_to_encode, cache=folder, revision="1").encode(prompts[::-1])
+    assert np.array_equal(again[::-1], vectors)
+
+
+def test_lone_surrogates_are_replaced_and_pairs_joined():
+    PromptEncoder(recorder := Recorder()).encode(["a\ud800b", "a?b", "\ud83d\ude00"])
+    assert sorted(recorder.texts) == ["a?b", "a\ufffdb", "\U0001f600"]
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), 3, b"bytes"])
+def test_prompt_that_is_no_string_is_named(bad):
+    with pytest.raises(ValueError, match=r"prompt 2 is .* not a string"):
+        PromptEncoder(letter_vectors).encode(["a", "b", bad])
+
+
+def test_one_string_is_no_list_of_prompts_but_a_column_is():
+    with pytest.raises(ValueError, match="one string"):
+        PromptEncoder(letter_vectors).encode("why?")
+    column = pd.Series(["a", "b"], index=[7, 3])
+    assert np.array_equal(
+        PromptEncoder(letter_vectors).encode(column), PromptEncoder(letter_vectors).encode(["a", "b"])
+    )
+
+
+@pytest.mark.parametrize("rows", [np.ones(2), np.ones((3, 4)), np.ones((2, 0))])
+def test_wrong_shape_from_a_callable_is_refused(rows):
+    with pytest.raises(ValueError, match=r"encoder <lambda> gave an array of shape .* for 2 prompts"):
+        PromptEncoder(lambda texts: rows).encode(["a", "b"])
+
+
+def test_vector_without_direction_names_the_prompt_and_is_not_cached(tmp_path):
+    encoder = PromptEncoder(lambda texts: [[len(text), 0] for text in texts], cache=tmp_path, revision="1")
+    with pytest.raises(ValueError, match="the vector of prompt 1 is zero"):
+        encoder.encode(["long", "", "longer", ""])
+    assert PromptEncoder(lambda texts: [[1, 1]], cache=tmp_path, revision="1").encode([""])[0, 1] > 0.7
+
+
+@pytest.mark.parametrize("settings_", [{"max_length": 2}, {"batch_size": 0}, {"revision": "main"}])
+def test_settings_that_mean_nothing_are_refused(settings_):
+    with pytest.raises(ValueError, match=next(iter(settings_))):
+        PromptEncoder(**settings_)
+
+
+def test_progress_bar_counts_what_is_not_cached(tmp_path, capfd):
+    encoder = PromptEncoder(letter_vectors, cache=tmp_path, revision="1")
+    encoder.encode(["a", "b"])
+    assert capfd.readouterr().err == ""  # no terminal, no bar
+    encoder.encode(["a", "b", "c", "c"], progress=True)
+    assert "1/1" in capfd.readouterr().err
+    encoder.encode(["a", "b", "c"], progress=True)
+    assert capfd.readouterr().err == ""
+
+
+# The cache
+
+
+def test_cached_prompts_are_not_encoded_again(tmp_path):
+    prompts = [f"prompt {number}" for number in range(2500)]  # more than one query takes
+    first = PromptEncoder(letter_vectors, cache=tmp_path, revision="1").encode(prompts[:2400])
+    recorder = Recorder()
+    both = PromptEncoder(recorder, cache=tmp_path, revision="1").encode(prompts)
+    assert sorted(recorder.texts) == sorted(prompts[2400:])
+    assert np.array_equal(both[:2400], first)
+
+
+def test_nothing_is_shared_across_revision_length_or_without_cache(tmp_path):
+    PromptEncoder(letter_vectors, cache=tmp_path, revision="one/1").encode(["a"])
+    for other in ({"revision": "one 1"}, {"revision": "one/1", "max_length": 64}, {"revision": None}):
+        PromptEncoder(recorder := Recorder(), cache=tmp_path, **other).encode(["a"])
+        assert recorder.texts == ["a"]
+    assert len(list(tmp_path.iterdir())) == 3  # one without a revision leaves no file
+    PromptEncoder(recorder := Recorder(), cache=False, revision="1").encode(["a"])
+    assert recorder.texts == ["a"]
+
+
+def test_the_vector_stored_first_is_the_one_given(tmp_path):
+    encoder = PromptEncoder(tilted_vectors, cache=tmp_path, revision="1")
+    first = encoder.encode(["a"])
+    assert np.array_equal(encoder.encode(["b", "a"])[1:], first)
+
+    stored = []
+
+    def overtaken(texts):  # another process stores its vectors while this one still computes
+        stored.append(encoder.encode(texts))
+        return tilted_vectors(texts)
+
+    late = PromptEncoder(overtaken, cache=tmp_path, revision="1").encode(["c"])
+    assert np.array_equal(late, stored[0]) and np.array_equal(encoder.encode(["c"]), stored[0])
+
+
+def test_a_changed_width_asks_for_a_new_revision(tmp_path):
+    PromptEncoder(letter_vectors, cache=tmp_path, revision="1").encode(["a"])
+    with pytest.raises(ValueError, match=r"widths 5, 500 .*needs a new revision"):
+        PromptEncoder(wide_vectors, cache=tmp_path, revision="1").encode(["a", "b"])
+
+
+def test_cache_lies_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.delenv("ROUTING_CACHE", raising=False)
+    assert embedding_cache_folder().name == "embeddings" and "routing" in str(embedding_cache_folder())
+    monkeypatch.setenv("ROUTING_CACHE", str(tmp_path))
+    PromptEncoder(letter_vectors, revision="letters/one 1").encode(["a"])
+    assert cache_file(tmp_path / "embeddings").name.startswith("letters_one_1-128-")
+
+
+@pytest.mark.parametrize("damaged", ["vector = zeroblob(20)", "vector = substr(vector, 1, 8)", "vector = 'text'"])
+def test_changed_vector_is_never_served(tmp_path, damaged):
+    encoder = PromptEncoder(letter_vectors, cache=tmp_path, revision="1")
+    encoder.encode(["a", "b"])
+    with sqlite3.connect(cache_file(tmp_path)) as connection:
+        connection.execute(f"UPDATE vectors SET {damaged} WHERE rowid = 2")
+    connection.close()
+    with pytest.raises(RuntimeError, match=f"{cache_file(tmp_path)} is damaged.*delete it"):
+        encoder.encode(["a", "b"])
+
+
+def test_vectors_of_two_prompts_exchanged_are_never_served(tmp_path):
+    encoder = PromptEncoder(letter_vectors, cache=tmp_path, revision="1")
+    encoder.encode(["a", "b"])
+    with sqlite3.connect(cache_file(tmp_path)) as connection:
+        rows = connection.execute("SELECT vector, checksum, rowid FROM vectors").fetchall()
+        for (vector, checksum, _), (_, _, rowid) in zip(rows, rows[::-1], strict=True):
+            connection.execute("UPDATE vectors SET vector = ?, checksum = ? WHERE rowid = ?", (vector, checksum, rowid))
+    connection.close()
+    with pytest.raises(RuntimeError, match="checksum"):
+        encoder.encode(["a"])
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"not a database" * 100, lambda content: content[:20_000]])
+def test_damaged_file_is_named_with_what_to_do(tmp_path, damage):
+    encoder = PromptEncoder(wide_vectors, cache=tmp_path, revision="1")
+    prompts = [str(number) for number in range(200)]
+    vectors = encoder.encode(prompts)
+    path = cache_file(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(RuntimeError, match=f"{path} is damaged.*delete it"):
+        encoder.encode(prompts)
+    path.unlink()
+    assert np.array_equal(encoder.encode(prompts), vectors)
+
+
+def test_cache_that_stays_locked_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(encode, "LOCK_TIMEOUT_S", 0.05)
+    encoder = PromptEncoder(letter_vectors, cache=tmp_path, revision="1")
+    encoder.encode(["a"])
+    connection = sqlite3.connect(cache_file(tmp_path), isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
+        encoder.encode(["a"])
+    connection.close()
+    assert str(cache_file(tmp_path)) in caught.value.__notes__[0]
+
+
+def encode_together(encoder, prompts, barrier, queue):
+    barrier.wait()
+    queue.put(encoder.encode(prompts))
+
+
+def test_two_processes_fill_one_cache_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    prompts = [f"prompt {number}" for number in range(400)]
+    encoder = PromptEncoder(tilted_vectors, cache=tmp_path, revision="1", batch_size=5)
+    barrier, queue = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=encode_together, args=(encoder, prompts, barrier, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    first, second = queue.get(timeout=60), queue.get(timeout=60)
+    for process in processes:
+        process.join()
+    assert np.array_equal(first, second)
+    assert np.array_equal(PromptEncoder(fail_to_encode, cache=tmp_path, revision="1").encode(prompts), first)
+
+
+def test_threads_share_an_encoder(tmp_path):
+    encoder = PromptEncoder(tilted_vectors, cache=tmp_path, revision="1", batch_size=5)
+    prompts = [f"prompt {number}" for number in range(50)]
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(encoder.encode, [prompts] * 4)
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_process_killed_while_writing_leaves_whole_batches(tmp_path):
+    prompts = [f"prompt {number:05}" for number in range(5000)]
+    encoder = PromptEncoder(wide_vectors, cache=tmp_path, revision="1", batch_size=500)
+    encoder.encode(prompts[:500])
+    journal = Path(f"{cache_file(tmp_path)}-journal")
+    process = multiprocessing.get_context("spawn").Process(target=encoder.encode, args=(prompts[500:],))
+    process.start()
+    # SQLite keeps a journal for as long as a transaction is open: the moment to strike.
+    while process.is_alive():
+        if journal.exists():
+            os.kill(process.pid, signal.SIGSTOP)
+            if journal.exists():
+                break
+            os.kill(process.pid, signal.SIGCONT)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert journal.exists(), "the process was not killed in the middle of a transaction"
+
+    recorder = Recorder(wide_vectors)
+    vectors = PromptEncoder(recorder, cache=tmp_path, revision="1").encode(prompts)
+    np.testing.assert_allclose(vectors, unit_rows(wide_vectors(prompts)), atol=1e-6)
+    assert len(recorder.texts) < len(prompts) and len(recorder.texts) % 500 == 0
+
+
+# The real model
+
+
+@pytest.fixture(scope="module")
+def no_network():
+    def refuse(*arguments, **keywords):
+        raise OSError("no network in this test")
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(socket, "getaddrinfo", refuse)
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+        yield
+
+
+@pytest.fixture(scope="module")
+def minilm(no_network):
+    encoder = PromptEncoder(cache=False)
+    encoder.encode(["load the model"])
+    return encoder
+
+
+def test_minilm_puts_paraphrases_close(minilm):
+    prompts = [
+        "How do I reverse a list in Python?",
+        "What is the way to turn a Python list around?",
+        "Write a poem about the sea in winter.",
+    ]
+    vectors = minilm.encode(prompts)
+    assert vectors.shape == (3, 384)
+    same, other, unrelated = vectors @ vectors[0]
+    assert same == pytest.approx(1, abs=1e-6)
+    assert other > 0.7 and unrelated < 0.2
+
+
+def test_minilm_agrees_with_sentence_transformers(minilm):
+    from sentence_transformers import SentenceTransformer
+
+    peer = SentenceTransformer(str(bundled_model_folder()), device="cpu", local_files_only=True)
+    peer.max_seq_length = 128
+    prompts = ["", "hi", "Wie spät ist es?", "数学", "\x00", "word " * 40, "long and longer " * 500, "x" * 5000]
+    expected = peer.encode(prompts, normalize_embeddings=True)
+    np.testing.assert_allclose(minilm.encode(prompts), expected, atol=1e-5)
+    np.testing.assert_allclose(np.vstack([minilm.encode([prompt]) for prompt in prompts]), expected, atol=1e-5)
+
+
+def test_minilm_cuts_at_the_maximum_length(minilm):
+    eight = PromptEncoder(max_length=8, cache=False)
+    whole, longer, other = "one two three four five six", "one two three four five six seven eight", "one two three"
+    vectors = eight.encode([whole, longer, other])
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)  # six words and two special tokens
+    assert vectors[0] @ vectors[2] < 0.99
+    assert minilm.encode([whole]) @ minilm.encode([longer]).T < 0.99
+    with pytest.raises(ValueError, match="max_length is 513.* at most 512 tokens"):
+        PromptEncoder(max_length=513, cache=False).encode(["a"])
+
+
+def test_loaded_encoder_travels_without_its_model(minilm):
+    content = pickle.dumps(minilm)
+    assert len(content) < 1000 and pickle.loads(content) == minilm
+    assert "_model" in vars(minilm) and "_model" not in vars(pickle.loads(content))
+
+
+def test_folder_is_known_by_its_content(minilm, tmp_path):
+    folders = [tmp_path / place / "minilm" for place in ("here", "there", "changed")]
+    for folder in folders:
+        for source in bundled_model_folder().rglob("*"):
+            if source.is_file():
+                link = folder / source.relative_to(bundled_model_folder())
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(source)
+    (folders[2] / "modules.json").unlink()
+    (folders[2] / "modules.json").write_text((folders[0] / "modules.json").read_text() + "\n")
+    here, there, changed = (PromptEncoder(folder, cache=tmp_path / "cache") for folder in folders)
+    vectors = here.encode(["a prompt"])
+    np.testing.assert_allclose(vectors, minilm.encode(["a prompt"]), atol=1e-6)
+    assert np.array_equal(there.encode(["a prompt"]), vectors) and "_model" not in vars(there)
+    changed.encode(["a prompt"])
+    assert "_model" in vars(changed)
+
+
+def test_missing_model_says_what_to_do(no_network, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"encoder nobody/nothing: .*{BUNDLED_MODEL}, which needs no network"):
+        PromptEncoder("nobody/nothing").encode(["a"])
+    with pytest.raises(FileNotFoundError, match="hf download sentence-transformers/nothing"):
+        PromptEncoder("nothing", cache=False).encode(["a"])
+    with pytest.raises(FileNotFoundError, match="folder .*nothing is missing or empty"):
+        PromptEncoder(tmp_path / "nothing").encode(["a"])
+
+
+def test_hub_model_is_pinned_to_the_commit_that_keys_its_vectors(monkeypatch, tmp_path):
+    import huggingface_hub
+    import sentence_transformers
+
+    asked, loaded = [], []
+    load_folder = sentence_transformers.SentenceTransformer
+
+    def resolve(repository, revision):
+        asked.append((repository, revision))
+        return huggingface_hub.ResolvedRevision(resolved=f"commit of {revision}", initial=revision)
+
+    def load(repository, device, revision):
+        loaded.append((repository, revision))
+        return load_folder(str(bundled_model_folder()), device=device)
+
+    monkeypatch.setattr(huggingface_hub, "resolve_revision", resolve)
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", load)
+    for revision in ("old", "new", "new"):
+        PromptEncoder("some-model", revision=revision, cache=tmp_path).encode(["a"])
+    assert asked == [("sentence-transformers/some-model", revision) for revision in ("old", "new", "new")]
+    assert loaded == [("sentence-transformers/some-model", f"commit of {revision}") for revision in ("old", "new")]
+
+
+def test_model_without_a_length_to_set_is_refused(minilm, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import StaticEmbedding
+
+    static = SentenceTransformer(modules=[StaticEmbedding(minilm._model.tokenizer, embedding_dim=4)], device="cpu")
+    static.save(str(tmp_path / "static"))
+    with pytest.raises(ValueError, match="max_length cannot be set"):
+        PromptEncoder(tmp_path / "static", cache=False).encode(["a"])
+
+
+def test_torch_is_imported_only_to_encode(minilm, tmp_path):
+    PromptEncoder(cache=tmp_path).encode(["a prompt"])
+    script = (
+        "import sys; from routing.embeddings import PromptEncoder\n"
+        f"print(PromptEncoder(cache={str(tmp_path)!r}).encode(['a prompt']).shape, 'torch' in sys.modules)"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output == "(1, 384) False\n"
+
+
+def test_layers_above_the_last_one_kept_are_left_out(tmp_path):
+    """The mean over tokens of that layer's hidden states, as transformers gives them."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = bundled_model_folder()
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    texts = ["Name the capital of France.", "Prove that there are infinitely many primes, in two ways."]
+    tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = model(**tokens, output_hidden_states=True).hidden_states[4]
+    mask = tokens["attention_mask"][:, :, None]
+    expected = unit_rows(((states * mask).sum(dim=1) / mask.sum(dim=1)).numpy())
+    fourth = PromptEncoder(n_layers=4, cache=tmp_path)
+    np.testing.assert_allclose(fourth.encode(texts), expected, atol=1e-6)
+    assert not np.allclose(PromptEncoder(cache=tmp_path).encode(texts), expected, atol=0.1)
+    np.testing.assert_array_equal(PromptEncoder(n_layers=4, cache=tmp_path).encode(texts), fourth.encode(texts))
+
+
+def test_layers_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match="n_layers is 7, but encoder all-MiniLM-L6-v2 has 6 layers"):
+        PromptEncoder(n_layers=7, cache=False).encode(["text"])
+    with pytest.raises(ValueError, match="a callable has none"):
+        PromptEncoder(len, n_layers=2)
