@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from timing import peak_memory_mib, time_in_turn
 
-from routing.policy.threshold import MultiModelPolicy
+from routing.policy import MultiModelPolicy
 from routing.studies.plotting import save_figure, set_style, set_title
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"

@@ -49,7 +49,7 @@ class FixedOutcomes(Router):
     """P(a wins), P(tie), P(b wins) of the one prompt's vector, as a three-label classifier gives them."""
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Router:
-        self.models, self.tie = PAIR, 0.0
+        self.models, self.nu = PAIR, 0.0
         return self
 
     def ratings(self, prompts: Prompts) -> np.ndarray:

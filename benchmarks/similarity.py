@@ -47,7 +47,7 @@ def make_battles(rng: np.random.Generator) -> pd.DataFrame:
     theta = fit.ratings[names].to_numpy()
     first = rng.integers(64, size=N_BATTLES)
     second = (first + rng.integers(1, 64, size=N_BATTLES)) % 64
-    p = outcome_probability(theta[first] - theta[second], "davidson", fit.tie)
+    p = outcome_probability(theta[first] - theta[second], "davidson", fit.tie_parameter)
     outcome = (rng.random(N_BATTLES)[:, None] > p.cumsum(axis=1)[:, :2]).sum(axis=1)
     return pd.DataFrame(
         {

@@ -109,7 +109,7 @@ def rate_models(
     priced = prices[models] if prices.ndim == 2 else pd.DataFrame([prices[models]] * len(prompts), ratings.index)
     return {
         "rating": ratings,
-        "win_probability": win_share(ratings, router.tie, reference),
+        "win_probability": win_share(ratings, router.nu, reference),
         "price_usd": priced.set_axis(ratings.index),
     }
 

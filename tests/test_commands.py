@@ -127,7 +127,7 @@ def test_json_has_every_number(folder, capsys):
     assert answer["models"]["medium"]["price_usd"] == 0.004
     router = load_router("my_router")
     ratings = pd.DataFrame([router.constant_ratings], columns=router.models)
-    share = win_share(ratings, router.tie)
+    share = win_share(ratings, router.nu)
     assert {m: v["win_probability"] for m, v in answer["models"].items()} == pytest.approx(share.loc[0].to_dict())
     (line,) = route(capsys, "--lambda", "1e6", "--json", "--reference", "small", "x").splitlines()
     answer = json.loads(line)

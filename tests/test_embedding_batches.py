@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.embeddings import PromptEncoder
-from routing.reading import LEAST_FILLED, batches_to_read
+from routing.embeddings import LEAST_FILLED, PromptEncoder, batches_to_read
 
 LENGTHS = st.lists(st.integers(0, 50), max_size=60)
 

@@ -22,10 +22,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from routing.evaluation.frontier import (
-    cost_quality_frontier as cost_quality_frontier,  # the same for any number of models
-)
-
 TENTHS = np.linspace(0.0, 1.0, 11)
 
 

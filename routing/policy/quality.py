@@ -26,9 +26,9 @@ POOL = "pool"
 BLOCK_CELLS = 1 << 22  # pairs of models over prompts held at once
 
 
-def _share(delta: np.ndarray, tie: float) -> np.ndarray:
+def _share(delta: np.ndarray, nu: float) -> np.ndarray:
     """P(win) + P(tie) / 2 at a rating lead of `delta`, any shape."""
-    outcomes = outcome_probability(delta, "davidson", tie)
+    outcomes = outcome_probability(delta, "davidson", nu)
     return outcomes[..., 0] + outcomes[..., 1] / 2
 
 
@@ -41,15 +41,15 @@ def _finite(ratings: pd.DataFrame) -> np.ndarray:
     return values
 
 
-def win_share(ratings: pd.DataFrame, tie: float = 0.0, reference: str = POOL) -> pd.DataFrame:
+def win_share(ratings: pd.DataFrame, nu: float = 0.0, reference: str = POOL) -> pd.DataFrame:
     """The share of battles each model is expected to win, a tie counting half: DataFrame, (n_prompts, n_models).
 
     Parameters
     ----------
     ratings : DataFrame, shape (n_prompts, n_models)
         Log-odds, a column a model.
-    tie : float
-        nu of Davidson's model [Davidson70], as `Router.tie`.
+    nu : float
+        nu of Davidson's model [Davidson70], as `Router.nu`.
     reference : str
         The opponent, which has 0.5 against itself; or "pool": the mean over all other models.
 
@@ -63,15 +63,15 @@ def win_share(ratings: pd.DataFrame, tie: float = 0.0, reference: str = POOL) ->
     if reference != POOL:
         if reference not in ratings.columns:
             raise ValueError(f"no reference {reference!r}; use pool or one of {', '.join(ratings.columns)}")
-        lead = values - values[:, [ratings.columns.get_loc(reference)]]
-        return pd.DataFrame(_share(lead, tie), ratings.index, ratings.columns)
+        margin = values - values[:, [ratings.columns.get_loc(reference)]]
+        return pd.DataFrame(_share(margin, nu), ratings.index, ratings.columns)
     if n_models < 2:
         raise ValueError("a pool needs at least two models")
     share = np.empty_like(values)
     size = max(1, BLOCK_CELLS // n_models**2)
     for begin in range(0, len(values), size):
         block = values[begin : begin + size]
-        against = _share(block[:, :, None] - block[:, None, :], tie)  # (B, M, M), 0.5 against itself
+        against = _share(block[:, :, None] - block[:, None, :], nu)  # (B, M, M), 0.5 against itself
         # Sorted, so that the order of the models cannot change a sum.
         share[begin : begin + size] = (np.sort(against, axis=2).sum(axis=2) - 0.5) / (n_models - 1)
     return pd.DataFrame(share, ratings.index, ratings.columns)
@@ -142,7 +142,7 @@ class QualityMap:
 def rate_newcomer(
     opponent_ratings: np.ndarray,
     outcome: np.ndarray,
-    tie: float,
+    nu: float,
     prior_rating: float = 0.0,
     prior_strength: float = 1.0,
 ) -> float:
@@ -180,7 +180,7 @@ def rate_newcomer(
 
     def slope(rating: float) -> float:
         # d log P / d rating of Davidson's model is the share won less the share expected.
-        return math.fsum(1 - outcome / 2 - _share(rating - opponents, tie)) - prior_strength * (rating - prior_rating)
+        return math.fsum(1 - outcome / 2 - _share(rating - opponents, nu)) - prior_strength * (rating - prior_rating)
 
     reach = len(opponents) / prior_strength + 1.0  # beyond it the prior outweighs all battles
     return float(brentq(slope, prior_rating - reach, prior_rating + reach, xtol=1e-12))

@@ -11,8 +11,6 @@ import math
 
 import numpy as np
 
-from routing.policy.budget import MultiModelPolicy as MultiModelPolicy  # the same for any number of models
-
 
 def _check_probability(p_strong: np.ndarray) -> np.ndarray:
     p_strong = np.asarray(p_strong, dtype=float)

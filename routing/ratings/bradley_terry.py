@@ -44,7 +44,7 @@ class BradleyTerryFit:
         Sandwich covariance of the ratings [White82]: right also where the model is not.
     ties : str
         How ties were treated, one of `TIE_MODELS`.
-    tie : float
+    tie_parameter : float
         nu of Davidson's model, log-threshold of the Rao-Kupper model; for "half" and "drop" the share of ties.
     log_likelihood : float
         Of all battles with their three outcomes, in nats; "half" and "drop" predict the share of ties.
@@ -53,11 +53,16 @@ class BradleyTerryFit:
     ratings: pd.Series
     covariance: np.ndarray
     ties: str
-    tie: float
+    tie_parameter: float
     log_likelihood: float
     n_battles: float
     n_iterations: int
     converged: bool
+
+    @property
+    def tie(self) -> float:
+        """The tie parameter, by its short name."""
+        return self.tie_parameter
 
     def _rating(self, model: str) -> float:
         if model not in self.ratings.index:
@@ -77,7 +82,7 @@ class BradleyTerryFit:
 
     def outcome_probability(self, model_a: str, model_b: str) -> np.ndarray:
         """P(a wins), P(tie), P(b wins): shape (3,)."""
-        return outcome_probability(self._rating(model_a) - self._rating(model_b), self.ties, self.tie)
+        return outcome_probability(self._rating(model_a) - self._rating(model_b), self.ties, self.tie_parameter)
 
     def win_probability(self, model_a: str, model_b: str) -> float:
         """P(a wins) given that one of the two wins."""
@@ -172,18 +177,18 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
         )
     terms = outcome_terms(pairs, result.ratings, result.tie, solved_as)
     log_likelihood = float((pairs.outcomes * terms.log_probability).sum())
-    tie = float(np.exp(result.tie[0])) if solved_as == "davidson" else float(result.tie[0])
+    tie_parameter = float(np.exp(result.tie[0])) if solved_as == "davidson" else float(result.tie[0])
     if not has_tie:
         n_ties = counts.ties.sum() / 2
-        tie = n_ties / counts.n_battles
+        tie_parameter = n_ties / counts.n_battles
         delta = result.ratings[0][:, None] - result.ratings[0][None, :]
         log_likelihood = float(-(counts.wins * np.logaddexp(0, -delta)).sum())
-        log_likelihood += float(xlogy(n_ties, tie) + xlogy(counts.n_battles - n_ties, 1 - tie))
+        log_likelihood += float(xlogy(n_ties, tie_parameter) + xlogy(counts.n_battles - n_ties, 1 - tie_parameter))
     return BradleyTerryFit(
         ratings=pd.Series(result.ratings[0], index=pd.Index(counts.models, name="model"), name="rating"),
         covariance=_sandwich(pairs, terms, n_models, has_tie, prior_strength),
         ties=ties,
-        tie=tie,
+        tie_parameter=tie_parameter,
         log_likelihood=log_likelihood,
         n_battles=counts.n_battles,
         n_iterations=result.n_iterations,

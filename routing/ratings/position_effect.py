@@ -36,7 +36,7 @@ class PositionEffectFit:
         Log-odds added to the rating of the model whose answer is shown first; above 0 the first answer is favoured.
     covariance : array, shape (n_models + 1, n_models + 1)
         Sandwich covariance [White82] of the ratings, then the effect.
-    tie : float
+    nu : float
         nu of Davidson's model.
     log_likelihood : float
         Nats, of all battles.
@@ -45,7 +45,7 @@ class PositionEffectFit:
     ratings: pd.Series
     position_effect: float
     covariance: np.ndarray
-    tie: float
+    nu: float
     log_likelihood: float
     n_battles: int
 
@@ -146,7 +146,7 @@ def fit_position_effect(battles: pd.DataFrame) -> PositionEffectFit:
         ),
         position_effect=float(parameters[n_models]),
         covariance=(covariance + covariance.T) / 2,
-        tie=float(np.exp(parameters[-1])),
+        nu=float(np.exp(parameters[-1])),
         log_likelihood=_log_likelihood(shown, terms),
         n_battles=int(total),
     )

@@ -48,12 +48,12 @@ class Router(ABC):
     ----------
     models : tuple of str
         In alphabetical order; set by `fit`.
-    tie : float
+    nu : float
         nu of Davidson's model of ties [Davidson70]; set by `fit`.
     """
 
     models: tuple[str, ...]
-    tie: float
+    nu: float
 
     @abstractmethod
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
@@ -76,7 +76,7 @@ class Router(ABC):
         prompts : sequence of str, or array of embeddings, shape (n_prompts, width)
         """
 
-    def lead(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
+    def margin(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         """Rating of model_a less that of model_b: (n_prompts,), log-odds; what prompts of a pair are ranked by.
 
         Raises
@@ -98,11 +98,11 @@ class Router(ABC):
 
     def win_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         """P(model_a beats model_b | prompt, no tie): (n_prompts,)."""
-        return expit(self.lead(prompts, model_a, model_b))
+        return expit(self.margin(prompts, model_a, model_b))
 
     def outcome_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         """P(model_a wins), P(tie), P(model_b wins): (n_prompts, 3)."""
-        return outcome_probability(self.lead(prompts, model_a, model_b), "davidson", self.tie)
+        return outcome_probability(self.margin(prompts, model_a, model_b), "davidson", self.nu)
 
     def battle_probability(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> np.ndarray:
         """P(model_a wins), P(tie), P(model_b wins) of each battle: (n_battles, 3).
@@ -127,7 +127,7 @@ class Router(ABC):
         position = np.array([self.models.index(model) for model in codes.models])
         row = np.arange(len(battles))
         delta = ratings[row, position[codes.model_a]] - ratings[row, position[codes.model_b]]
-        return outcome_probability(delta, "davidson", self.tie)
+        return outcome_probability(delta, "davidson", self.nu)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """What `fit` learned besides the models and the tie parameter; attributes of these names."""
@@ -172,7 +172,7 @@ class Router(ABC):
                 "router": type(self).__name__,
                 "settings": settings,
                 "models": self.models,
-                "tie": self.tie,
+                "tie": self.nu,
                 "sha256": {name: hash_file(partial / name) for name in files},
             }
             write_json(partial / "router.json", content)
@@ -223,7 +223,7 @@ def load_router(folder: str | Path) -> Router:
     if "encoder" in settings:
         settings["encoder"] = PromptEncoder(**settings["encoder"])
     router = router_class(name)(**settings)
-    router.models, router.tie = tuple(content["models"]), content["tie"]
+    router.models, router.nu = tuple(content["models"]), content["tie"]
     with np.load(arrays, allow_pickle=False) as stored:
         for key in stored.files:
             setattr(router, key, stored[key])
@@ -294,7 +294,7 @@ class BradleyTerryRouter(Router):
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
         counts = count_pairs(battles)
         fit = fit_bradley_terry(counts, "davidson", self.prior_strength)
-        self.models, self.tie, self.constant_ratings = counts.models, fit.tie, fit.ratings.to_numpy()
+        self.models, self.nu, self.constant_ratings = counts.models, fit.tie_parameter, fit.ratings.to_numpy()
         return self
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
@@ -318,7 +318,7 @@ class RandomRouter(Router):
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
         counts = count_pairs(battles)
         self.models = counts.models
-        self.tie = fit_bradley_terry(counts, "davidson", prior_strength=1.0).tie
+        self.nu = fit_bradley_terry(counts, "davidson", prior_strength=1.0).tie_parameter
         return self
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
@@ -345,7 +345,7 @@ class OracleRouter(Router):
         table = (
             quality[sorted(quality.columns)].groupby(np.asarray(prompts, dtype=object)).mean()
         )  # of a repeated prompt
-        self.models, self.tie = tuple(table.columns), 0.0
+        self.models, self.nu = tuple(table.columns), 0.0
         self._row = {prompt: row for row, prompt in enumerate(table.index)}
         self._quality = table.to_numpy(dtype=float)
 

@@ -26,9 +26,8 @@ import torch
 from torch import nn
 
 from routing.battles import canonical_order, encode_battles, sum_outcomes
-from routing.embeddings import BUNDLED_MODEL
+from routing.embeddings import BUNDLED_MODEL, batches_to_read
 from routing.ratings.bradley_terry import fit_bradley_terry, rating_tiers
-from routing.reading import batches_to_read
 from routing.routers.base import Prompts, Router, check_texts
 from routing.routers.lessons import Lessons, gather_lessons
 from routing.routers.prompt_batches import LessonBatches, batches_to_train
@@ -196,7 +195,7 @@ class ClassifierRouter(Router):
             raise ValueError(f"a {type(self).__name__} reads prompts, no vectors; leave embeddings out")
         codes = encode_battles(ordered := canonical_order(battles.reset_index(drop=True)))
         overall = fit_bradley_terry(sum_outcomes(*codes), "davidson", self.prior_strength)
-        self.models, self.tie, self.leaderboard = codes.models, overall.tie, overall.ratings.to_numpy()
+        self.models, self.nu, self.leaderboard = codes.models, overall.tie_parameter, overall.ratings.to_numpy()
         self.model_tier = self._split_tiers(overall.ratings, start)
         lessons = gather_lessons(codes, ordered["prompt"].to_numpy(), self.leaderboard, self.model_tier)
         if len(lessons.prompts) < 2:
@@ -264,7 +263,7 @@ class ClassifierRouter(Router):
             backbone = self._load_backbone()
             head = nn.Linear(backbone.config.hidden_size, self._n_outputs, bias=False)
         nn.init.zeros_(head.weight)
-        log_nu = float(np.log(self.tie)) if self.tie > 0 else -np.inf
+        log_nu = float(np.log(self.nu)) if self.nu > 0 else -np.inf
         model = RatingModel(backbone, self._pool, head, log_nu)
         return model.requires_grad_(False).eval()
 
@@ -274,7 +273,7 @@ class ClassifierRouter(Router):
         for parameter in self._parameters_to_train():
             parameter.requires_grad_(True)
         self.model.head.requires_grad_(True)
-        self.model.log_nu.requires_grad_(self.ties == "davidson" and self.tie > 0)
+        self.model.log_nu.requires_grad_(self.ties == "davidson" and self.nu > 0)
         self.n_trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         offset = torch.from_numpy(self.output_offset).float()
 
@@ -303,7 +302,7 @@ class ClassifierRouter(Router):
                 checkpoints,
             )
         self.curve = curve.to_numpy()
-        self.tie = float(self.model.log_nu.exp())
+        self.nu = float(self.model.log_nu.exp())
 
     def _parameters_to_train(self) -> list[nn.Parameter]:
         """Those of the transformer that are trained."""

@@ -90,7 +90,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
             held_out = np.isin(prompt_number, drawn.permutation(len(distinct))[:n_held_out])
             form = _Bilinear(
                 overall.ratings.to_numpy(),
-                overall.tie,
+                overall.tie_parameter,
                 vectors.shape[1],
                 self.dimension,
                 self.reference,
@@ -105,7 +105,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
             curves.append(curve.assign(seed=number))
         self.prompt_product = np.mean(products, axis=0)  # (width, M)
         self.constant_ratings = np.mean(constants, axis=0)  # (M,)
-        self.tie = float(np.mean(ties))
+        self.nu = float(np.mean(ties))
         self.learning_curve = pd.concat(curves, ignore_index=True)
 
     def _train(self, form: _Bilinear, battles: _Battles, held_out: _Battles) -> pd.DataFrame:

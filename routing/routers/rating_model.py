@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from routing.reading import batches_to_read
+from routing.embeddings import batches_to_read
 from routing.routers.prompt_batches import pad_rows
 from routing.routers.transformer import has_bfloat16, states_below_last
 

@@ -170,7 +170,7 @@ class SimilarityRouter(EmbeddingRouter):
     def _rate_tiers(self, counts: PairCounts) -> None:
         """Ratings on all battles, the tiers they split the models into, and the tiers' ratings."""
         overall = fit_bradley_terry(counts, "davidson", self.prior_strength)
-        self.models, self.tie = counts.models, overall.tie
+        self.models, self.nu = counts.models, overall.tie_parameter
         n_models = len(counts.models)
         n_tiers = n_models if self.n_tiers is None else min(self.n_tiers, overall.ratings.nunique())
         tiers = np.arange(n_models) if self.n_tiers is None else rating_tiers(overall.ratings, n_tiers).to_numpy()
@@ -301,11 +301,11 @@ class SimilarityRouter(EmbeddingRouter):
         result = solve_ratings(
             pairs,
             len(self.tier_ratings),
-            self.ties if self.tie > 0 else "half",
+            self.ties if self.nu > 0 else "half",
             self.prior_strength,
             prior=self.tier_ratings,
             start=self.tier_ratings,
-            tie=float(np.log(self.tie)) if self.tie > 0 else None,
+            tie=float(np.log(self.nu)) if self.nu > 0 else None,
         )
         if not result.converged.all():
             raise RuntimeError(

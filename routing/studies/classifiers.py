@@ -69,7 +69,7 @@ def training_leads(rated: dict[str, RatedRouter], study: Study, router: str) -> 
         Its name in tables and figures.
     """
     return {
-        Key(training_data, router, benchmark): ratings.lead(table.prompts["prompt"].tolist(), *PAIR)
+        Key(training_data, router, benchmark): ratings.margin(table.prompts["prompt"].tolist(), *PAIR)
         for training_data, ratings in rated.items()
         for benchmark, table in study.benchmarks.items()
     }

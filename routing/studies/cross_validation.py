@@ -66,7 +66,7 @@ def cross_validated_lead(
         if also is not None:
             table, vectors = pd.concat([table, also[0]]), np.concatenate([vectors, also[1]])
         router = make_router().fit(table, vectors)
-        lead[inside] = router.lead(embeddings[inside], strong, weak)
+        lead[inside] = router.margin(embeddings[inside], strong, weak)
     return lead
 
 
@@ -137,5 +137,5 @@ def nested_lead(
         chosen.append(choose_candidate(learned, table, inner, strong, weak)[0])
         best = candidates[chosen[-1]]
         router = best.make_router().fit(table, best.embeddings[~inside])
-        lead[inside] = router.lead(best.embeddings[inside], strong, weak)
+        lead[inside] = router.margin(best.embeddings[inside], strong, weak)
     return lead, chosen

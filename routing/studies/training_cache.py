@@ -63,8 +63,8 @@ class RatedRouter(Router):
         What the fit (without the one it went on from) and the ratings took when they were made.
     """
 
-    def __init__(self, models: tuple[str, ...], tie: float, rows: dict[str, np.ndarray]) -> None:
-        self.models, self.tie, self._rows = models, tie, rows
+    def __init__(self, models: tuple[str, ...], nu: float, rows: dict[str, np.ndarray]) -> None:
+        self.models, self.nu, self._rows = models, nu, rows
         self.training_seconds = self.rating_seconds = 0.0
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
@@ -166,7 +166,7 @@ class Training:
             ratings = router.ratings(texts)
             seconds = time.perf_counter() - begin
             partial = path.with_name(f".{path.name}.partial.npz")
-            np.savez(partial, models=np.array(router.models), tie=router.tie, ratings=ratings, seconds=seconds)
+            np.savez(partial, models=np.array(router.models), nu=router.nu, ratings=ratings, seconds=seconds)
             partial.replace(path)
             write_atomically(checksum, hash_file(path))
         try:

@@ -50,7 +50,7 @@ def test_ratings_are_those_of_one_machine(client, battles, queries, settings, n_
     sharded = dd.from_pandas(battles.sample(frac=1, random_state=2, ignore_index=True), npartitions=n_shards)
     router = ShardedSimilarityRouter(encoder=ENCODER, **settings).fit(sharded, client=client)
     one = SimilarityRouter(encoder=ENCODER, precision="double", **settings).fit(battles)
-    assert len(router.shards) == n_shards and router.models == one.models and router.tie == one.tie
+    assert len(router.shards) == n_shards and router.models == one.models and router.nu == one.nu
     np.testing.assert_array_equal(router.model_tier, one.model_tier)
     np.testing.assert_allclose(router.ratings(queries), one.ratings(queries), rtol=0, atol=1e-9)
     np.testing.assert_allclose(router.ratings(QUESTIONS), one.ratings(QUESTIONS), rtol=0, atol=1e-9)

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from routing import benchmark_tables, readers, sources
+from routing.data import benchmarks as benchmark_tables
+from routing.data import sources
+from routing.data import votes as readers
 
 needs_data = pytest.mark.skipif(not os.environ.get("ROUTING_DATA"), reason="ROUTING_DATA is not set")
 CORE = ["model_a", "model_b", "winner"]

@@ -30,7 +30,7 @@ def test_win_share_against_a_reference_is_the_win_probability():
 
 
 def test_a_tie_is_half_a_win():
-    share = win_share(table([[0.0, 1.0, -1.0, 3.0]]), tie=0.8, reference="a")
+    share = win_share(table([[0.0, 1.0, -1.0, 3.0]]), nu=0.8, reference="a")
     win, tie, _ = outcome_probability(np.array(3.0), "davidson", 0.8)
     assert share["d"].item() == pytest.approx(win + tie / 2)
 
@@ -112,7 +112,7 @@ def test_a_newcomer_is_rated_as_if_it_had_been_there(rng):
     counts = np.stack([wins[3, :3], ties[3, :3], wins[:3, 3]], axis=1).astype(int)  # (3, outcomes)
     battles = np.repeat(np.tile(np.arange(3), 3), counts.ravel())
     opponents = np.repeat(np.repeat(others, 3), counts.ravel())
-    rating = rate_newcomer(opponents, battles, fit.tie, prior_strength=1e-9)
+    rating = rate_newcomer(opponents, battles, fit.tie_parameter, prior_strength=1e-9)
     assert rating == pytest.approx(fit.ratings["d"], abs=1e-6)
 
 

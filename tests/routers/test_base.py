@@ -90,7 +90,7 @@ def test_fitting_does_not_see_exchange_or_order(make, table, data):
     table = with_another_prompt(table)
     other, _ = exchanged_and_shuffled(data, table)
     first, second = make().fit(table), make().fit(other)
-    assert first.models == second.models and first.tie == second.tie
+    assert first.models == second.models and first.nu == second.nu
     assert first.ratings(QUESTIONS).tobytes() == second.ratings(QUESTIONS).tobytes()
 
 
@@ -253,9 +253,9 @@ def test_a_prompt_helps_where_the_truth_says_so(make, rng):
 
     router = make().fit(train, np.stack([vector_of[prompt] for prompt in train["prompt"]]))
     leaderboard = BradleyTerryRouter().fit(train)
-    ours = loss(router.ratings(np.stack([vector_of[prompt] for prompt in test["prompt"]])), router.tie)
-    constant = loss(leaderboard.ratings(test["prompt"].tolist()), leaderboard.tie)
-    truth = loss(arena.ratings(prompts.set_index("prompt").loc[test["prompt"]].reset_index()), arena.tie)
+    ours = loss(router.ratings(np.stack([vector_of[prompt] for prompt in test["prompt"]])), router.nu)
+    constant = loss(leaderboard.ratings(test["prompt"].tolist()), leaderboard.nu)
+    truth = loss(arena.ratings(prompts.set_index("prompt").loc[test["prompt"]].reset_index()), arena.nu)
     assert truth < ours < constant - 0.3 * (constant - truth)
 
 

@@ -95,7 +95,7 @@ def test_a_saved_classifier_comes_back_bit_for_bit(kind, train, folders, tmp_pat
     router = fitted(kind, folders, train)
     router.save(tmp_path / "router")
     again = load_router(tmp_path / "router")
-    assert again == router and again.models == router.models and again.tie == router.tie
+    assert again == router and again.models == router.models and again.nu == router.nu
     assert again.ratings(PROMPTS).tobytes() == router.ratings(PROMPTS).tobytes()
     assert again.learning_curve.equals(router.learning_curve) and again.n_trained == router.n_trained
     with (tmp_path / "router" / "weights.safetensors").open("r+b") as file:
@@ -118,7 +118,7 @@ def test_training_finds_the_word_that_decides(kind, folders):
     """From random weights; the head alone starts it, and the rest goes on."""
     router = make(kind, folders, n_epochs=5, checkpoint_steps=30).fit(BATTLES)
     poems = BATTLES["prompt"].str.contains("poem").to_numpy()
-    lead = router.lead(BATTLES["prompt"].tolist(), "ant", "bee")
+    lead = router.margin(BATTLES["prompt"].tolist(), "ant", "bee")
     assert ((lead > 0) == poems).mean() > 0.95
     curve = router.learning_curve
     assert curve["step"].iloc[0] == 0 and curve["held_out"].min() < curve["held_out"].iloc[0]

@@ -67,7 +67,7 @@ def test_training_starts_at_the_leaderboard(battles):  # noqa: F811
     router = MatrixFactorizationRouter(n_epochs=1, n_seeds=1, learning_rate=1e-12, encoder=ENCODER).fit(battles)
     leaderboard = fit_bradley_terry(count_pairs(battles), "davidson")
     np.testing.assert_allclose(router.ratings(["any", "prompt"]), np.tile(leaderboard.ratings, (2, 1)), atol=1e-5)
-    assert router.tie == pytest.approx(leaderboard.tie, rel=1e-4)
+    assert router.nu == pytest.approx(leaderboard.tie_parameter, rel=1e-4)
 
 
 def test_the_best_epoch_on_held_out_prompts_is_kept(battles):  # noqa: F811

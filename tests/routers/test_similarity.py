@@ -122,7 +122,7 @@ def test_battles_added_give_the_router_fitted_to_all_bit_for_bit(battles, tmp_pa
     for row in range(0, len(after), 40):
         one_by_one.add(after.iloc[row : row + 40])
     for router in (grown, loaded, one_by_one):
-        assert router.models == whole.models and router.tie == whole.tie
+        assert router.models == whole.models and router.nu == whole.nu
         for name, array in whole._arrays().items():
             np.testing.assert_array_equal(getattr(router, name), array, err_msg=name)
         np.testing.assert_array_equal(router.ratings(embed(QUESTIONS)), whole.ratings(embed(QUESTIONS)))

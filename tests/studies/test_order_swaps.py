@@ -69,7 +69,7 @@ def test_scores_are_those_of_a_router_fitted_to_the_battles_as_written(study, rn
     assert list(scores) == ["one", "two"] and scores["two"]["all rows"].shape == (5,)
     one = scores["one"]
     for writing, table in {"as displayed": battles, "all rows": swap_battles(battles)}.items():
-        np.testing.assert_array_equal(one[writing], FORMS[kind](*PAIR).fit(table, vectors).lead(asked, *PAIR))
+        np.testing.assert_array_equal(one[writing], FORMS[kind](*PAIR).fit(table, vectors).margin(asked, *PAIR))
     moved = {writing for writing, score in one.items() if np.abs(score - one["as displayed"]).max() > 1e-5}
     if kind == "ours":
         assert all((score == one["as displayed"]).all() for score in one.values())
@@ -110,7 +110,9 @@ def test_draws_count_what_moves(study, rng):
     everything = draw_decisions(FORMS, battles, vectors, asked, PAIR, (len(battles), len(asked)), 1, rng)
     changed = everything.set_index(["kind", "definition"])["changed"]
     for kind, make in FORMS.items():
-        one, other = (make(*PAIR).fit(table, vectors).lead(asked, *PAIR) for table in (battles, swap_battles(battles)))
+        one, other = (
+            make(*PAIR).fit(table, vectors).margin(asked, *PAIR) for table in (battles, swap_battles(battles))
+        )
         assert changed[kind, "half of the calls"] == decisions_changed(one, other)
         median = np.median(one)
         assert changed[kind, "old threshold kept"] == np.mean((one >= median) != (other >= median))

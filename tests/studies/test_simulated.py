@@ -116,7 +116,7 @@ def test_ratings_average_to_those_of_the_real_votes(arena: SimulatedArena):
     real = fit_bradley_terry(read_arena_votes(), ties="davidson")
     expected = real.ratings[list(arena.models)]
     np.testing.assert_allclose(arena.ratings(every_kind()).mean(axis=0), expected - expected.mean(), atol=1e-8)
-    assert arena.tie == pytest.approx(real.tie, abs=1e-8)
+    assert arena.nu == pytest.approx(real.tie_parameter, abs=1e-8)
     assert len(arena.models) == 12 and {STRONG, WEAK} <= set(arena.models)
     strongest, weakest = real.ratings.rank(pct=True)[list(arena.models)].agg(["max", "min"])
     assert strongest > 0.95 and weakest < 0.05
@@ -142,7 +142,7 @@ def test_models_are_further_apart_on_harder_prompts(arena: SimulatedArena):
 def test_outcome_probability_is_davidsons(arena: SimulatedArena, prompts: pd.DataFrame):
     theta = arena.ratings(prompts)
     a, b = theta[:, arena.models.index(STRONG)], theta[:, arena.models.index(WEAK)]
-    weights = np.stack([np.exp(a), arena.tie * np.exp((a + b) / 2), np.exp(b)], axis=1)
+    weights = np.stack([np.exp(a), arena.nu * np.exp((a + b) / 2), np.exp(b)], axis=1)
     expected = weights / weights.sum(axis=1, keepdims=True)
     probability = arena.outcome_probability(prompts, STRONG, WEAK)
     np.testing.assert_allclose(probability, expected, rtol=1e-12)
@@ -157,7 +157,7 @@ def test_first_answer_bias_is_added_to_the_log_odds_of_the_first(arena: Simulate
     biased = arena.outcome_probability(prompts, WEAK, STRONG, first_answer_bias=0.7)
     shift = np.log(biased[:, 0] / biased[:, 2]) - np.log(fair[:, 0] / fair[:, 2])
     np.testing.assert_allclose(shift, 0.7, atol=1e-12)
-    np.testing.assert_allclose(biased[:, 1] / np.sqrt(biased[:, 0] * biased[:, 2]), arena.tie, rtol=1e-12)
+    np.testing.assert_allclose(biased[:, 1] / np.sqrt(biased[:, 0] * biased[:, 2]), arena.nu, rtol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------- what is sampled
@@ -197,7 +197,7 @@ def test_votes_look_like_the_arenas_and_the_prompt_matters(arena: SimulatedArena
 
     fit = fit_bradley_terry(count_pairs(train), ties="davidson")
     delta = fit.ratings[held_out["model_a"]].to_numpy() - fit.ratings[held_out["model_b"]].to_numpy()
-    prompt_free = outcome_probability(delta, "davidson", fit.tie)
+    prompt_free = outcome_probability(delta, "davidson", fit.tie_parameter)
     asked = prompts.set_index("prompt").loc[held_out["prompt"]]
     truth = arena.outcome_probability(asked, held_out["model_a"], held_out["model_b"])
     row = np.arange(len(outcome))

@@ -38,9 +38,9 @@ def test_a_training_is_done_once_and_its_ratings_are_the_router_s(battles, tmp_p
     plain = CountingRouter(prior_strength=0.1).fit(battles)
     for table in (battles, swap_battles(battles).sample(frac=1, random_state=1)):
         rated = Training(CountingRouter(prior_strength=0.1), table, folder=tmp_path).rate(PROMPTS, PROMPTS[:2])
-        assert rated.models == plain.models and rated.tie == plain.tie
+        assert rated.models == plain.models and rated.nu == plain.nu
         assert rated.ratings(PROMPTS).tobytes() == plain.ratings(PROMPTS).tobytes()
-        np.testing.assert_array_equal(rated.lead(PROMPTS, "ant", "bee"), plain.lead(PROMPTS, "ant", "bee"))
+        np.testing.assert_array_equal(rated.margin(PROMPTS, "ant", "bee"), plain.margin(PROMPTS, "ant", "bee"))
     assert CountingRouter.n_fits == 2  # the plain one and the first of the trainings
     assert rated.training_seconds > 0 and rated.rating_seconds > 0
     with pytest.raises(ValueError, match="1 of the prompts were not rated, as 'new'"):

@@ -37,7 +37,7 @@ def compare_win_shares(
         A reference that fought nothing in one of the tables.
     """
     fit = fit_bradley_terry(count_pairs(learned), "davidson", prior_strength=1.0)
-    expected = win_share(fit.ratings.to_frame().T, fit.tie, reference).iloc[0]
+    expected = win_share(fit.ratings.to_frame().T, fit.tie_parameter, reference).iloc[0]
     met = held_out[(held_out["model_a"] == reference) | (held_out["model_b"] == reference)]
     if met.empty:
         raise ValueError(f"{reference} fought no battle that was held out")

@@ -73,11 +73,11 @@ def newcomer_errors(
         for draw in range(n_draws):
             order = rng.permutation(len(outcome))
             aside, first = order[: len(order) // 2], order[len(order) // 2 :]
-            truth = rate_newcomer(opponents[aside], outcome[aside], others.tie)
+            truth = rate_newcomer(opponents[aside], outcome[aside], others.tie_parameter)
             for row, start in enumerate(starts):
                 for column, n in enumerate(n_battles):
                     seen = first[:n]
-                    rating = rate_newcomer(opponents[seen], outcome[seen], others.tie, *start)
+                    rating = rate_newcomer(opponents[seen], outcome[seen], others.tie_parameter, *start)
                     errors[draw, row, column] = rating - truth
         squares.append((errors**2).mean(axis=0))
     squares = np.array(squares)  # (n_newcomers, n_starts, n_counts)

@@ -109,7 +109,7 @@ class ReleasedSimilarityRouter(Router):
         """Learn from battles as they are written."""
         counts = count_pairs(battles)
         ratings = fit_bradley_terry(counts, "half", self.prior_strength).ratings
-        self.models, self.tie = counts.models, 0.0
+        self.models, self.nu = counts.models, 0.0
         self.tiers = variance_tiers(ratings, min(self.n_tiers, len(ratings)))
         self.tier_router = SimilarityRouter(self.gamma, None, self.prior_strength, "half", encoder=self.encoder)
         self.tier_router.fit(overwrite_rows(battles, self.tiers), embeddings)
@@ -119,8 +119,8 @@ class ReleasedSimilarityRouter(Router):
         positions = [self.tier_router.models.index(name) for name in self.tiers.map(TIER_NAME)]
         return self.tier_router.ratings(prompts)[:, positions]
 
-    def lead(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
-        return super().lead(prompts, self.strong, self.weak)
+    def margin(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
+        return super().margin(prompts, self.strong, self.weak)
 
 
 class _Wrapper(Router):
@@ -131,7 +131,7 @@ class _Wrapper(Router):
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
         self.router.fit(battles, embeddings)
-        self.models, self.tie = self.router.models, self.router.tie
+        self.models, self.nu = self.router.models, self.router.nu
         return self
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
@@ -153,8 +153,8 @@ class FixedPairRouter(_Wrapper):
         super().__init__(router)
         self.strong, self.weak = strong, weak
 
-    def lead(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
-        return super().lead(prompts, self.strong, self.weak)
+    def margin(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
+        return super().margin(prompts, self.strong, self.weak)
 
 
 class TiesToWeakRouter(_Wrapper):
@@ -186,7 +186,7 @@ class EloRouter(Router):
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
         elo = self.fit_elo(battles).sort_index()
-        self.models, self.tie, self.constant_ratings = tuple(elo.index), 0.0, elo.to_numpy() / ELO_PER_LOG_ODDS
+        self.models, self.nu, self.constant_ratings = tuple(elo.index), 0.0, elo.to_numpy() / ELO_PER_LOG_ODDS
         return self
 
     def ratings(self, prompts: Prompts) -> np.ndarray:

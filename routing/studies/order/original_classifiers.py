@@ -47,7 +47,7 @@ class _FixedLabels:
     def ratings(self, prompts: Prompts) -> np.ndarray:
         raise TypeError(f"a {type(self).__name__} knows results of one pair, and rates no models")
 
-    def lead(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
+    def margin(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         """Log-odds of P(strong) for the model named first, whichever it is."""
         return logit(softmax(self._outputs(prompts), axis=1)[:, : self.weak_from].sum(axis=1))
 

@@ -139,9 +139,9 @@ def scores_as_written(
     for writing, written in ({AS_DISPLAYED: battles} | exchange_battles(battles, rng)).items():
         router = make_router(*pair).fit(written, embeddings[written.index])
         for name, vectors in prompts.items():
-            scores[name][writing] = router.lead(vectors, *pair)
+            scores[name][writing] = router.margin(vectors, *pair)
             if writing == AS_DISPLAYED:
-                scores[name][PAIR_EXCHANGED] = -router.lead(vectors, *pair[::-1])
+                scores[name][PAIR_EXCHANGED] = -router.margin(vectors, *pair[::-1])
     return scores
 
 
@@ -199,7 +199,7 @@ def draw_decisions(
         asked = prompts[rng.permutation(len(prompts))[: sizes[1]]]
         tables = battles.iloc[chosen], swap_battles(battles.iloc[chosen])
         for kind, make in makers.items():
-            one, other = (make(*pair).fit(table, embeddings[chosen]).lead(asked, *pair) for table in tables)
+            one, other = (make(*pair).fit(table, embeddings[chosen]).margin(asked, *pair) for table in tables)
             crossed = (one >= np.median(one)) != (other >= np.median(one))
             rows.append((kind, "half of the calls", decisions_changed(one, other)))
             rows.append((kind, "old threshold kept", float(crossed.mean())))

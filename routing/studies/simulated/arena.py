@@ -65,7 +65,7 @@ class SimulatedArena:
         Log-odds, mean 0.
     topic_offsets : float array, shape (n_models, n_topics)
         Log-odds, each row of mean 0.
-    tie : float
+    nu : float
         nu of Davidson's model.
     """
 
@@ -73,7 +73,7 @@ class SimulatedArena:
     topics: tuple[str, ...]
     mean_ratings: np.ndarray
     topic_offsets: np.ndarray
-    tie: float
+    nu: float
 
     def sample_prompts(self, n_prompts: int, rng: np.random.Generator) -> pd.DataFrame:
         """Distinct prompts, as `draw_prompts`: columns ``prompt``, ``topic``, ``difficulty``."""
@@ -120,7 +120,7 @@ class SimulatedArena:
         n_prompts = len(theta)
         first, second = self._positions(model_a, n_prompts), self._positions(model_b, n_prompts)
         delta = theta[np.arange(n_prompts), first] - theta[np.arange(n_prompts), second]
-        return outcome_probability(delta + first_answer_bias, "davidson", self.tie)
+        return outcome_probability(delta + first_answer_bias, "davidson", self.nu)
 
     def sample_battles(
         self, prompts: pd.DataFrame, n_battles: int, rng: np.random.Generator, first_answer_bias: float = 0.0
@@ -234,5 +234,5 @@ def simulate_arena(seed: int, n_models: int = 12, topic_spread: float = 0.8) -> 
         # The last bits of a fit depend on the number of threads of the linear algebra; the arena must not.
         mean_ratings=mean_ratings.round(_FIT_DECIMALS),
         topic_offsets=offsets - offsets.mean(axis=1, keepdims=True),
-        tie=round(fit.tie, _FIT_DECIMALS),
+        nu=round(fit.tie_parameter, _FIT_DECIMALS),
     )

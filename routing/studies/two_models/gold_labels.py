@@ -139,7 +139,7 @@ def learn_few_labels(
 
     chosen = choose(table.prompts["prompt"])
     router = of_labels[chosen].make_router().fit(few, of_labels[chosen].embeddings)
-    lead = router.lead(candidates[chosen].embeddings, *PAIR)
+    lead = router.margin(candidates[chosen].embeddings, *PAIR)
     leads = [GoldLead(benchmark, f"{int(labelled.sum()):,} labels", 0, chosen, np.where(labelled, np.nan, lead))]
     if "subject" in table.prompts:
         chosen = choose(table.prompts["subject"])
@@ -171,7 +171,7 @@ def carry_gold(
         chosen, _ = choose_candidate(few, battles.iloc[rows], folds, *PAIR)
         best = gold_candidates(seen)[chosen]
         queries = vectors[chosen.split(",")[0]][benchmark]
-        lead = best.make_router().fit(battles, best.embeddings).lead(queries, *PAIR)
+        lead = best.make_router().fit(battles, best.embeddings).margin(queries, *PAIR)
         leads.append(GoldLead(benchmark, f"other benchmarks, {reading}", 0, chosen, lead))
     return leads
 

@@ -72,7 +72,7 @@ def embedding_leads(
         for name, router in embedding_routers(profile, seed).items():
             router.fit(battles, vectors)
             for benchmark, prompts in queries.items():
-                leads[Key(training_data, name, benchmark)] = router.lead(prompts, *PAIR)
+                leads[Key(training_data, name, benchmark)] = router.margin(prompts, *PAIR)
     return leads
 
 

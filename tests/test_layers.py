@@ -1,0 +1,58 @@
+"""Dependencies point one way: the walk over all imports, and what a user's import may load."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Each layer may import those below it; what shares a layer may not import each other.
+LAYERS = [
+    {"files"},
+    {"battles", "embeddings"},
+    {"ratings", "data", "runner"},
+    {"routers", "policy"},
+    {"evaluation", "cluster"},
+    {"order_audit"},
+    {"studies"},
+]
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(path for path in (ROOT / "routing").rglob("*.py") if path.parent != ROOT / "routing" / "__pycache__")
+
+
+def area(module: str) -> str:
+    """The part of the package that a dotted name belongs to: "" for the package itself."""
+    return (module.split(".") + [""])[1]
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Dotted names that a module imports from the package, in functions too."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {
+                f"{node.module}.{alias.name}" if node.module == "routing" else node.module for alias in node.names
+            }
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "routing"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    own = path.relative_to(ROOT / "routing").parts[0].removesuffix(".py")
+    if own in ("__init__", "__main__", "commands"):
+        return
+    assert own in LAYER_OF, f"{own} has no place in the order; give it one in LAYERS and in the documents"
+    for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        other = area(name)
+        if other not in LAYER_OF or other == own:
+            continue  # the package's own face: its version
+        assert LAYER_OF[other] < LAYER_OF[own], f"{path.name} imports {name}, which stands above or beside it"
+
+
+def test_the_command_line_imports_no_study():
+    names = imported(ast.parse((ROOT / "routing" / "__main__.py").read_text(encoding="utf-8")))
+    assert not {name for name in names if area(name) == "studies"}
