@@ -61,7 +61,7 @@ def test_citation_keys_stand_in_the_references():
     "path", sorted(ROOT.glob("routing/**/*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
 )
 def test_a_module_is_short_enough_to_be_one_idea(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
 
 
 def test_importing_has_no_side_effect(tmp_path):
