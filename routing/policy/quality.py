@@ -17,8 +17,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from routing.ratings.ties import outcome_probability
 
@@ -105,6 +103,9 @@ class QualityMap:
             A model without a score, tables of other length, ratings that are not finite, scores outside [0, 1], or,
             for the logistic map, better scores at lower ratings.
         """
+        from sklearn.isotonic import IsotonicRegression  # here, because loading it takes a second of `route`'s start
+        from sklearn.linear_model import LogisticRegression
+
         unscored = [model for model in ratings.columns if model not in quality.columns]
         if unscored or len(ratings) != len(quality):
             missing = f"no score of {', '.join(unscored)}" if unscored else f"{len(quality)} rows of scores"

@@ -149,7 +149,7 @@ class Training:
         parts = [self._rate(list(dict.fromkeys(some))) for some in prompts]
         rows = {prompt: row for texts, part in parts for prompt, row in zip(texts, part["ratings"], strict=True)}
         _, first = parts[0]
-        rated = RatedRouter(tuple(first["models"].tolist()), float(first["tie"]), rows)
+        rated = RatedRouter(tuple(first["models"].tolist()), float(first["nu"]), rows)
         rated.training_seconds = json.loads((self.entry / "training.json").read_text(encoding="utf-8"))["seconds"]
         rated.rating_seconds = sum(float(part["seconds"]) for _, part in parts)
         return rated

@@ -241,7 +241,9 @@ def test_votes_come_with_the_package_unless_it_carries_others(server, tmp_path, 
 
 
 def test_finding_the_votes_imports_nothing_of_the_package(tmp_path):
-    code = "import sys; from routing import sources; sources.find_files('votes'); print('leaderbot' in sys.modules)"
+    code = (
+        "import sys; from routing.data import sources; sources.find_files('votes'); print('leaderbot' in sys.modules)"
+    )
     environment = {**os.environ, "ROUTING_CACHE": str(tmp_path)} | {"PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("ROUTING_DATA", None)
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
