@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from routing.files import hash_table, write_atomically
 
+from routing.files import hash_table, write_atomically
 from routing.runner import provenance
 from routing.runner.provenance import MANIFEST, Outcome, describe_code, read_outcome, start_run
 
