@@ -6,7 +6,7 @@ A battle is one comparison of two models' answers to one prompt. A table of batt
 prompt     the prompt, a string (optional: counts and ratings do not need it)
 model_a    the model whose answer was shown first
 model_b    the model whose answer was shown second
-winner     "model_a", "tie" or "model_b"
+winner     "model_a", "tie" or "model_b"; other usual labels are understood
 =========  =====================================================================
 
 Which of the two models stands first says how a battle was shown, never who is better. So everything that is
@@ -16,13 +16,38 @@ a battle is written and in whatever order the rows stand.
 
 from __future__ import annotations
 
+import unicodedata
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+PAIR_COLUMNS = ("model_a", "model_b")
 WINNERS = ("model_a", "tie", "model_b")
+BOTH_BAD = ("tie (bothbad)", "both_bad")  # ties too
+_TIES = dict.fromkeys(("tie", *BOTH_BAD), 1)
+_LABELS = (
+    "model_a, tie (or tie (bothbad), both_bad) and model_b in the whole column; or A, tie and B; or the winning model's"
+    " name and tie; or the score of model_a: 1, 0.5 and 0"
+)
+
+
+def clean_name(name: str) -> str:
+    """Return a name without what nobody sees: one space per run of white space, no format characters, NFC."""
+    if not name.isascii():
+        ignored = (c for c in name if unicodedata.category(c) != "Cf" and not "\ufe00" <= c <= "\ufe0f")
+        name = unicodedata.normalize("NFC", "".join(ignored))
+    return " ".join(name.split())
+
+
+def quote(text: object, limit: int = 200) -> str:
+    """Return a text as a message may show it: control characters escaped, cut to about `limit` characters."""
+    text = str(text)
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
+    return shown if len(text) <= limit and len(shown) <= limit else shown[: limit - 3] + "..."
 
 
 class BattleCodes(NamedTuple):
@@ -35,46 +60,86 @@ class BattleCodes(NamedTuple):
 
 
 def encode_battles(battles: pd.DataFrame) -> BattleCodes:
-    """Check a battle table and turn its names into integers.
+    """Check a battle table and turn its names, cleaned by `clean_name`, and its labels into integers.
+
+    Warns of models whose names differ only in case.
 
     Raises
     ------
     ValueError
-        A missing column, no rows, a missing value, an unknown winner label, or a model against itself;
+        A missing column, no rows, a missing value, an unknown or ambiguous winner label, or a model against itself;
         the message names the column and the first row at fault (counted from 0).
     """
-    missing = [name for name in ("model_a", "model_b", "winner") if name not in battles.columns]
+    return _encode(battles)[0]
+
+
+def _encode(battles: pd.DataFrame) -> tuple[BattleCodes, bool]:
+    """Return the codes, and whether names and labels stand in the table as they should."""
+    missing = [name for name in (*PAIR_COLUMNS, "winner") if name not in battles.columns]
     if missing:
-        raise ValueError(
-            f"the battle table lacks column {', '.join(missing)}; it has {', '.join(map(str, battles.columns))}"
-        )
+        found = quote(", ".join(map(str, battles.columns)))
+        raise ValueError(f"the battle table lacks column {', '.join(missing)}; it has {found}")
     if len(battles) == 0:
         raise ValueError("the battle table has no rows")
-
-    def first_fault(column: str, at_fault: np.ndarray, reason: str) -> None:
-        if at_fault.any():
-            row = int(np.argmax(at_fault))
-            raise ValueError(f"battle table, row {row}, column {column}: {reason.format(battles[column].iloc[row])}")
-
-    sides = []
-    for column in ("model_a", "model_b"):
+    sides, clean = [], True
+    for column in PAIR_COLUMNS:
         codes, names = pd.factorize(battles[column])
-        first_fault(column, codes < 0, "no model name (missing value)")
-        not_text = np.array([not isinstance(name, str) or not name.strip() for name in names])
-        first_fault(column, not_text[codes], "a model name is a non-empty string, not {!s}")
-        sides.append((codes, names))
+        _refuse(battles, column, codes < 0, "no model name (missing value)")
+        cleaned = [clean_name(name) if isinstance(name, str) else "" for name in names]
+        nameless = np.array([not name for name in cleaned])[codes]
+        _refuse(battles, column, nameless, "a model name is a non-empty string, not {}")
+        sides.append((codes, cleaned))
+        clean &= cleaned == list(names)
     if "prompt" in battles.columns:
-        first_fault("prompt", battles["prompt"].isna().to_numpy(), "no prompt (missing value)")
-    labels, names = pd.factorize(battles["winner"])
-    first_fault("winner", labels < 0, "no winner (missing value)")
-    outcome = np.array([WINNERS.index(name) if name in WINNERS else -1 for name in names], dtype=np.int64)[labels]
-    first_fault("winner", outcome < 0, f"unknown label {{!r}}; use one of {', '.join(WINNERS)}")
-
-    models = tuple(sorted(set(sides[0][1]) | set(sides[1][1])))
+        _refuse(battles, "prompt", battles["prompt"].isna().to_numpy(), "no prompt (missing value)")
+    models = tuple(sorted({*sides[0][1], *sides[1][1]}))
+    written: dict[str, str] = {}
+    for name in models:
+        other = written.setdefault(name.casefold(), name)
+        if other != name:
+            warnings.warn(f"models '{quote(other)}' and '{quote(name)}' differ only in case", stacklevel=3)
     position = {name: index for index, name in enumerate(models)}
     model_a, model_b = (np.array([position[n] for n in names], dtype=np.int64)[codes] for codes, names in sides)
-    first_fault("model_a", model_a == model_b, "{!r} meets itself; a battle needs two different models")
-    return BattleCodes(models, model_a, model_b, outcome)
+    _refuse(battles, "model_a", model_a == model_b, "{} meets itself; a battle needs two different models")
+    outcome, standard = _read_winners(battles, position, model_a, model_b)
+    return BattleCodes(models, model_a, model_b, outcome), clean and standard
+
+
+def _refuse(battles: pd.DataFrame, column: str, at_fault: np.ndarray, reason: str) -> None:
+    if at_fault.any():
+        row = int(np.argmax(at_fault))
+        value = battles[column].iloc[row]
+        shown = f"'{quote(value)}'" if isinstance(value, str) else quote(value)
+        raise ValueError(f"battle table, row {row}, column {column}: {reason.format(shown)}")
+
+
+def _read_winners(
+    battles: pd.DataFrame, position: Mapping[str, int], model_a: np.ndarray, model_b: np.ndarray
+) -> tuple[np.ndarray, bool]:
+    """Return the outcome of each battle, by the one kind of label that the whole column holds; and if it is ours."""
+    codes, labels = pd.factorize(battles["winner"])
+    _refuse(battles, "winner", codes < 0, "no winner (missing value)")
+    texts = [clean_name(str(label)) for label in labels]
+
+    def look_up(table: Mapping, keys: list) -> np.ndarray:
+        return np.array([table.get(key, -1) for key in keys], dtype=np.int64)[codes]
+
+    words = [text.casefold() for text in texts]
+    ours = look_up({"model_a": 0, "model_b": 2} | _TIES, words)
+    if (ours >= 0).all():
+        return ours, set(labels) <= set(WINNERS)
+    named, tied = look_up(position, texts), look_up(_TIES, words)
+    by_name = np.select([(tied >= 0) & (named >= 0), named == model_a, named == model_b], [-1, 0, 2], tied)
+    scores = [float(text) if text.replace(".", "", 1).isdecimal() else None for text in texts]
+    rules = [ours, look_up({"a": 0, "b": 2} | _TIES, words), by_name, look_up({1.0: 0, 0.5: 1, 0.0: 2}, scores)]
+    fitting = [outcome for outcome in rules if (outcome >= 0).all()]
+    if not fitting:
+        nearest = max(rules, key=lambda outcome: np.count_nonzero(outcome >= 0))
+        _refuse(battles, "winner", nearest < 0, f"unknown label {{}}; use {_LABELS}")
+    for other in fitting[1:]:
+        reason = "{} can be read in two ways, of which one is a model's name; use model_a, tie and model_b"
+        _refuse(battles, "winner", other != fitting[0], reason)
+    return fitting[0], False
 
 
 def number_texts(texts: np.ndarray | pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -85,13 +150,8 @@ def number_texts(texts: np.ndarray | pd.Series) -> tuple[np.ndarray, np.ndarray]
     return np.unique(np.asarray(texts, dtype=object), return_inverse=True)
 
 
-def _battle_columns(battles: pd.DataFrame) -> pd.DataFrame:
-    names = [name for name in ("prompt", "model_a", "model_b", "winner") if name in battles.columns]
-    return battles[names]
-
-
 def validate_battles(battles: pd.DataFrame) -> pd.DataFrame:
-    """The battle columns of a table, once they have been checked.
+    """Return the battle columns of a table, once checked, with cleaned names and the labels of `WINNERS`.
 
     Other columns are left out, because nothing here knows how they change when the two models do.
 
@@ -100,8 +160,13 @@ def validate_battles(battles: pd.DataFrame) -> pd.DataFrame:
     ValueError
         As `encode_battles`.
     """
-    encode_battles(battles)
-    return _battle_columns(battles).copy()
+    codes, as_written = _encode(battles)
+    table = battles[[name for name in ("prompt", *PAIR_COLUMNS, "winner") if name in battles.columns]].copy()
+    if as_written:
+        return table
+    names = np.array(codes.models, dtype=object)
+    outcome = np.array(WINNERS, dtype=object)[codes.outcome]
+    return table.assign(model_a=names[codes.model_a], model_b=names[codes.model_b], winner=outcome)
 
 
 def swap_battles(battles: pd.DataFrame, mask: np.ndarray | None = None) -> pd.DataFrame:

@@ -15,16 +15,8 @@ import numpy as np
 import pandas as pd
 
 from routing.data.sources import find_files
-from routing.data.votes import (
-    canonical_names,
-    check_columns,
-    pick_files,
-    read_json,
-    read_json_lines,
-    read_mt_bench_judgements,
-    read_table,
-    records_table,
-)
+from routing.data.tables import check_columns, read_table
+from routing.data.votes import canonical_names, pick_files, read_mt_bench_judgements
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +91,7 @@ def _routellm_files(benchmark: str, path: Path | str | None) -> Callable[[str], 
 
 
 def _leave_out_contaminated(table: BenchmarkTable, path: Path) -> BenchmarkTable:
-    contaminated = read_json_lines(path, ["eval_prompt"])["eval_prompt"]
+    contaminated = read_table(path, ["eval_prompt"])["eval_prompt"]
     return table.select(~table.prompts["prompt"].isin(contaminated))
 
 
@@ -155,7 +147,7 @@ def read_mt_bench(decontaminate: bool = True, path: Path | str | None = None) ->
     """
     files = _routellm_files("mt_bench", path)
     judgements_file = files("judgements.jsonl")[0]
-    questions = read_json_lines(files("question.jsonl")[0], ["question_id", "category", "turns"])
+    questions = read_table(files("question.jsonl")[0], ["question_id", "category", "turns"])
     scores = read_mt_bench_judgements(judgements_file).pivot_table(
         index="question_id", columns=["model", "turn"], values="score", aggfunc="mean"
     )
@@ -203,8 +195,11 @@ def read_routerbench(name: str, path: Path | str | None = None) -> BenchmarkTabl
     text = ["\n".join(_parse_list(prompt, row, file)) for row, prompt in enumerate(table["prompt"])]
     questions = [re.split(r"\nAnswer:\n\w+\n\n", prompt)[-1] for prompt in text]
     prompts = table[["sample_id", "split"]].assign(prompt=text, question=questions)
-    cost_usd = table[[f"{model}|total_cost" for model in models]].set_axis(models, axis=1)
-    return BenchmarkTable(prompts[["prompt", "question", "sample_id", "split"]], table[models], cost_usd)
+    names = canonical_names(pd.Series(models))
+    cost_usd = table[[f"{model}|total_cost" for model in models]].set_axis(names, axis=1)
+    return BenchmarkTable(
+        prompts[["prompt", "question", "sample_id", "split"]], table[models].set_axis(names, axis=1), cost_usd
+    )
 
 
 def _parse_list(literal: str, row: int, path: Path) -> list[str]:
@@ -235,7 +230,7 @@ def read_llmrouter(path: Path | str | None = None) -> tuple[BenchmarkTable, Benc
 
 def _read_llmrouter_part(path: Path) -> BenchmarkTable:
     if path.suffix == ".json":
-        table = records_table(read_json(path), ["question", "scores"], path)
+        table = read_table(path, ["question", "scores"])
         quality = pd.DataFrame(table["scores"].tolist())
         cluster = table.get("cluster_id", pd.Series(pd.NA, index=table.index))
     else:
@@ -243,4 +238,5 @@ def _read_llmrouter_part(path: Path) -> BenchmarkTable:
         quality = table.drop(columns=["question", "task"])
         cluster = table["task"]
     prompts = pd.DataFrame({"prompt": table["question"], "cluster": cluster.astype("Int64")})
+    quality.columns = canonical_names(pd.Series(quality.columns))
     return BenchmarkTable(prompts, quality.sort_index(axis=1))

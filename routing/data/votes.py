@@ -11,8 +11,7 @@ itself are left out: they say nothing about which of two models is better.
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from routing.battles import WINNERS, PairCounts, encode_battles
+from routing.battles import BOTH_BAD, PAIR_COLUMNS, WINNERS, PairCounts, clean_name, quote, validate_battles
 from routing.data.sources import find_files
+from routing.data.tables import check_columns, read_table
 
 # One name for a model wherever it appears, the Arena's; only where the source certainly means that model.
 CANONICAL_NAMES = {
@@ -29,7 +29,6 @@ CANONICAL_NAMES = {
     "Mixtral-8x7B-Instruct-v0.1": "mixtral-8x7b-instruct-v0.1",
     "gpt4_1106_preview": "gpt-4-1106-preview",
 }
-_BOTH_BAD = ("tie (bothbad)", "both_bad")
 
 
 # ----------------------------------------------------------------------------------------------- files to records
@@ -43,30 +42,10 @@ def find_file(dataset: str, path: Path | str | None) -> Path:
 
 def pick_files(files: Sequence[Path], pattern: str) -> list[Path]:
     """Those of `files` whose path ends in the glob `pattern`; FileNotFoundError where there is none."""
-    picked = [file for file in files if fnmatch(file.as_posix(), f"*/{pattern}")]
+    picked = [file for file in files if fnmatch(file.absolute().as_posix(), f"*/{pattern}")]
     if not picked:
         raise FileNotFoundError(f"no {pattern} among {len(files)} file(s): {', '.join(map(str, files[:3]))} ...")
     return picked
-
-
-def check_columns(found: Iterable[str], wanted: Iterable[str], path: Path) -> None:
-    """Raise ValueError naming the file, the columns it lacks, and those it has."""
-    found = list(map(str, found))
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise ValueError(f"{path}: lacks {', '.join(missing)}; it has {', '.join(found)}")
-
-
-def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A CSV file, plain or compressed, that has at least these columns; only an empty cell is a missing value."""
-    try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
-    except FileNotFoundError:
-        raise
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as CSV: {error}") from error
-    check_columns(table.columns, columns, path)
-    return table
 
 
 def read_json(path: Path) -> Any:
@@ -77,53 +56,28 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
 
 
-def read_json_lines(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A file with one JSON object a line, as a table that has at least these columns."""
-    records = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                records.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: cannot be read as JSON: {error}") from error
-    return records_table(records, columns, path)
-
-
-def records_table(records: Any, columns: Iterable[str], path: Path) -> pd.DataFrame:
-    """A list of JSON objects as a table that has at least these columns."""
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError(f"{path}: expected a list of JSON objects")
-    table = pd.DataFrame(records)
-    check_columns(table.columns, columns, path)
-    return table
-
-
 def canonical_names(names: pd.Series) -> pd.Series:
-    """The same models by their canonical names."""
-    return names.replace(CANONICAL_NAMES)
+    """Return the same models by their canonical names, cleaned by `clean_name`."""
+    clean = {name: clean_name(name) for name in names.dropna().unique()}
+    changed = {name: CANONICAL_NAMES.get(other, other) for name, other in clean.items()}
+    return names.replace({name: other for name, other in changed.items() if other != name})
 
 
 def _battles(table: pd.DataFrame, path: Path, both_bad: bool = True) -> pd.DataFrame:
-    """Canonical names and winners, no model against itself, checked; the table's columns keep their order."""
-    is_both_bad = table["winner"].isin(_BOTH_BAD)
-    table = table.assign(
-        model_a=canonical_names(table["model_a"]),
-        model_b=canonical_names(table["model_b"]),
-        winner=table["winner"].mask(is_both_bad, "tie"),
-    )
-    kept = (table["model_a"] != table["model_b"]) & (both_bad | ~is_both_bad)
+    """Return canonical names and winners, no model against itself, checked; the columns keep their order."""
+    table = table.assign(**{side: canonical_names(table[side]) for side in PAIR_COLUMNS})
+    kept = (table["model_a"] != table["model_b"]) & (both_bad | ~table["winner"].isin(BOTH_BAD))
     table = table[kept].reset_index(drop=True)
     try:
-        encode_battles(table)
+        return table.assign(**validate_battles(table))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return table
 
 
 # ------------------------------------------------------------------------------------------------- people's votes
 def _pair_counts(data: Any, path: Path, both_bad: bool) -> PairCounts:
     check_columns(data if isinstance(data, dict) else (), ("models", "X", "Y"), path)
-    models = tuple(data["models"])
+    models = tuple(clean_name(str(name)) for name in data["models"])
     pairs, outcomes = np.asarray(data["X"], dtype=np.int64), np.asarray(data["Y"], dtype=float)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or outcomes.shape != (len(pairs), 4):
         raise ValueError(f"{path}: X has shape {pairs.shape} and Y {outcomes.shape}; expected (n, 2) and (n, 4)")
@@ -157,16 +111,6 @@ def read_arena_votes(path: Path | str | None = None, both_bad: bool = True) -> P
     return _pair_counts(read_json(file), file, both_bad)
 
 
-def read_arena_votes_by_category(path: Path | str | None = None, both_bad: bool = True) -> dict[str, PairCounts]:
-    """The votes of `read_arena_votes` for each category of prompts; a vote stands in every category it belongs to."""
-    file = find_file("votes_by_category", path)
-    categories = read_json(file)
-    check_columns(categories if isinstance(categories, dict) else (), ("All",), file)
-    for content in categories.values():
-        check_columns(content, ("data",), file)
-    return {name: _pair_counts(content["data"], file, both_bad) for name, content in categories.items()}
-
-
 def read_clean_battles(path: Path | str, language: str | None = None, both_bad: bool = True) -> pd.DataFrame:
     """Votes of a ``clean_battle_*.json`` as LMSYS publishes it with its leaderboard [Chiang24].
 
@@ -183,7 +127,7 @@ def read_clean_battles(path: Path | str, language: str | None = None, both_bad: 
     """
     path = Path(path)
     columns = ["model_a", "model_b", "winner", "language", "tstamp"]
-    table = records_table(read_json(path), [*columns, "anony"], path)
+    table = read_table(path, [*columns, "anony"])
     kept = table["anony"].eq(True)
     if "dedup_tag" in table.columns:
         kept &= table["dedup_tag"].map(lambda tag: not isinstance(tag, dict) or tag["sampled"])
@@ -264,7 +208,7 @@ def read_human_and_judges(path: Path | str | None = None, both_bad: bool = True)
     }
     files = find_files("judges", path)
     if any(file.name == "human.json" for file in files):
-        parts = [read_json_lines(pick_files(files, f"{judge}.json")[0], set(columns) - {"judge"}) for judge in judges]
+        parts = [read_table(pick_files(files, f"{judge}.json")[0], set(columns) - {"judge"}) for judge in judges]
     else:
         table = read_table(files[0], ["num", "question_id", "model_a", "model_b", *judges.values()])
         parts = [table.assign(winner=table[column]) for column in judges.values()]
@@ -302,8 +246,10 @@ def read_llmbar(path: Path | str | None = None) -> pd.DataFrame:
 
 
 def _read_llmbar_results(path: Path) -> pd.DataFrame:
-    items = records_table(read_json(path), ["label", "results"], path)
-    *_, parent, subset, _, judge, protocol, _ = path.parts  # .../Adversarial/GPTInst/evaluators/GPT-4/CoT/result.json
+    items = read_table(path, ["label", "results"])
+    *_, parent, subset, _, judge, protocol, _ = (
+        path.absolute().parts
+    )  # .../Adversarial/GPTInst/evaluators/GPT-4/CoT/result.json
     rows = [
         (item, label, answers["swap = False"].get("winner"), answers["swap = True"].get("winner"))
         for item, (label, results) in enumerate(zip(items["label"], items["results"], strict=True))
@@ -320,7 +266,8 @@ def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
 
     model_a is generator_1, the baseline of every comparison, and model_b generator_2. This is not the order of
     display: AlpacaEval shows the two in random order and turns the answer back. `preference` runs from 1 (model_a
-    wins) to 2; below 1.5 model_a won, above it model_b, at 1.5 neither. Rows without a preference are left out.
+    wins) to 2; below 1.5 model_a won, above it model_b, at 1.5 neither, and 0 is a draw as well. Rows without a
+    preference are left out.
 
     Parameters
     ----------
@@ -331,6 +278,11 @@ def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
     -------
     DataFrame with columns prompt, model_a, model_b, winner, preference, annotator, directory
         directory: the entry of the leaderboard that the row is from; some entries were judged by several annotators.
+
+    Raises
+    ------
+    ValueError
+        A preference outside this range; the message names file, row and value.
     """
     names = {"instruction": "prompt", "generator_1": "model_a", "generator_2": "model_b"}
     columns = [*names, "preference", "annotator"]
@@ -338,15 +290,26 @@ def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
     if any(file.name == "annotations.json" for file in files):
         parts = []
         for file in pick_files(files, "annotations.json"):
-            entry = file.parts[file.parts.index("results") + 1] if "results" in file.parts else file.parent.name
-            parts.append(records_table(read_json(file), columns, file)[columns].assign(directory=entry))
+            above = file.absolute().parts
+            entry = above[above.index("results") + 1] if "results" in above else above[-2]
+            parts.append(_with_winner(read_table(file, columns)[columns].assign(directory=entry), file))
         table = pd.concat(parts, ignore_index=True)
     else:
-        table = read_table(files[0], [*columns, "directory"])
-    table = table.rename(columns=names).dropna(subset="preference")
-    side = np.sign(table["preference"] - 1.5).map({-1.0: "model_a", 0.0: "tie", 1.0: "model_b"})
+        table = _with_winner(read_table(files[0], [*columns, "directory"]), files[0])
     order = ["prompt", "model_a", "model_b", "winner", "preference", "annotator", "directory"]
-    return _battles(table.assign(winner=side)[order], files[0])
+    return _battles(table.rename(columns=names)[order], files[0])
+
+
+def _with_winner(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    table = table.dropna(subset="preference")
+    preference = pd.to_numeric(table["preference"], errors="coerce")
+    outside = ~(preference.between(1, 2) | (preference == 0))
+    if outside.any():
+        row = outside.idxmax()
+        value = quote(table["preference"][row])
+        raise ValueError(f"{path}, row {row}, column preference: {value} is neither 0 nor between 1 and 2")
+    side = np.sign(preference.replace(0, 1.5) - 1.5).map({-1.0: "model_a", 0.0: "tie", 1.0: "model_b"})
+    return table.assign(preference=preference, winner=side)
 
 
 def read_mt_bench_judgements(path: Path | str | None = None) -> pd.DataFrame:
@@ -368,7 +331,7 @@ def read_mt_bench_judgements(path: Path | str | None = None) -> pd.DataFrame:
     file = find_file("mt_bench", path)
     columns = ["judge", "model", "question_id", "turn", "score"]
     if file.suffix == ".jsonl":
-        table = read_json_lines(file, columns)
+        table = read_table(file, columns)
         table["judge"] = table["judge"].str[0]  # [judge, name of the judge's prompt]
     else:
         columns = ["repository", *columns, "public_model"]

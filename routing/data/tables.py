@@ -1,0 +1,224 @@
+"""Files as tables: CSV, TSV, JSON and Parquet; names and prompts are text, whatever they look like.
+
+A model may be called 7, None or nan. So the columns of `TEXT_COLUMNS` are never guessed at, and only an empty cell is a
+missing value. Of a CSV file each row must have as many fields as the header; empty rows at the end are left out.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import sys
+import zlib
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
+
+import pandas as pd
+
+from routing.battles import PAIR_COLUMNS, clean_name, quote
+
+NAME_COLUMNS = (*PAIR_COLUMNS, "winner")
+TEXT_COLUMNS = frozenset(
+    {"prompt", *NAME_COLUMNS, "model", "instruction", "generator_1", "generator_2", "question", "eval_prompt"}
+)
+KINDS = {
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".json": "JSON",
+    ".jsonl": "JSON",
+    ".ndjson": "JSON",
+    ".parquet": "Parquet",
+}
+READ_ERRORS = (ValueError, OSError, EOFError, ImportError, RuntimeError, zlib.error, lzma.LZMAError)
+_OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+def file_kind(name: str) -> str | None:
+    """Return the format that a file's name tells (a value of `KINDS`), None for another file."""
+    path = PurePath(name)
+    return KINDS.get((PurePath(path.stem) if path.suffix in _OPEN else path).suffix.lower())
+
+
+def check_columns(found: Iterable[str], wanted: Iterable[str], path: Path) -> None:
+    """Raise ValueError naming the file, the columns it lacks, and those it has."""
+    found = list(map(str, found))
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ValueError(f"{path}: lacks {quote(', '.join(missing))}; it has {quote(', '.join(found))}")
+
+
+def read_table(path: Path, columns: Iterable[str], renamed: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Read a file, plain or compressed, that has at least these columns; its name tells the format, by default CSV.
+
+    Parameters
+    ----------
+    renamed : mapping of str to str, optional
+        Name of a column here: its name in the file.
+
+    Raises
+    ------
+    ValueError, OSError
+        A file that cannot be read as what its name says, or that lacks a column; the message names file and row.
+    """
+    renamed, kind = dict(renamed or {}), file_kind(path.name) or "CSV"
+    try:
+        with _OPEN.get(path.suffix, open)(path, "rb") as file:
+            table = parse_table(file, kind, text=TEXT_COLUMNS | {*renamed.values()})
+    except FileNotFoundError:
+        raise
+    except READ_ERRORS as error:
+        raise ValueError(f"{path}: cannot be read as {kind}: {error}") from error
+    check_columns(table.columns, [renamed.get(name, name) for name in columns], path)
+    table = table.drop(columns=[name for name in renamed if name in table.columns and name not in renamed.values()])
+    return table.rename(columns={theirs: ours for ours, theirs in renamed.items()})
+
+
+def parse_table(
+    file: BinaryIO, kind: str, columns: Collection[str] | None = None, text: Collection[str] = TEXT_COLUMNS
+) -> pd.DataFrame:
+    """Read an open file that can be rewound.
+
+    Parameters
+    ----------
+    kind : str
+        A value of `KINDS`.
+    columns : collection of str, optional
+        Those to read, of those it has (default: all).
+    text : collection of str
+        Columns that hold text. The types of others are what they look like.
+
+    Raises
+    ------
+    ValueError
+        The message names the row, counted from 0, or the line, counted from 1.
+    """
+    if kind == "Parquet":
+        return _parse_parquet(file, columns, text)
+    if kind == "JSON":
+        return _parse_json(file, columns, text)
+    separator = "\t" if kind == "TSV" else ","
+    header, n_rows = _check_fields(file, separator)
+    file.seek(0)
+    table = pd.read_csv(
+        file,
+        sep=separator,
+        index_col=False,
+        usecols=None if columns is None else [name for name in header if clean_name(name) in columns],
+        nrows=n_rows,
+        dtype={name: "str" for name in header if clean_name(name) in text},
+        keep_default_na=False,
+        na_values=[""],
+        low_memory=False,
+        encoding="utf-8-sig",
+    )
+    if len(table) != n_rows:
+        raise ValueError(f"{len(table)} rows instead of {n_rows} are found; put quotes around text that holds quotes")
+    return table.rename(columns=clean_name)
+
+
+def _check_fields(file: BinaryIO, separator: str) -> tuple[list[str], int]:
+    """Return the header, and how many rows there are up to the last that is not empty, each as wide as the header."""
+    csv.field_size_limit(sys.maxsize)  # a prompt may be long
+    decoded = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+
+    def lines() -> Iterable[str]:
+        for line in decoded:
+            if "\0" in line:
+                raise ValueError("it holds a NUL character; save it as UTF-8")
+            yield line
+
+    header, n_rows, n_used = None, 0, 0
+    try:
+        for row in csv.reader(lines(), delimiter=separator, strict=True):
+            if len(row) <= 1 and not "".join(row).strip():
+                continue  # a blank line
+            if header is None:
+                header = row
+                continue
+            filled = any(map(str.strip, row))
+            if filled and len(row) != len(header):
+                raise ValueError(
+                    f"row {n_rows} has {len(row)} fields, the header {len(header)}; put quotes around text that holds"
+                    f" {separator!r}"
+                )
+            n_rows += 1
+            n_used = n_rows if filled else n_used
+    except csv.Error as error:
+        raise ValueError(f"row {n_rows}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"near row {n_rows}: it is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    decoded.detach()
+    if header is None:
+        raise ValueError("it is empty")
+    repeated = {name for name in header if name and header.count(name) > 1}
+    if repeated:
+        raise ValueError(f"a column is named twice: {quote(', '.join(sorted(repeated)))}")
+    return header, n_used
+
+
+def _parse_json(file: BinaryIO, columns: Collection[str] | None, text: Collection[str]) -> pd.DataFrame:
+    """Read a list of JSON objects, or one object a line."""
+    content = file.read().decode("utf-8-sig")
+    if content.lstrip().startswith("["):
+        numbered = enumerate(json.loads(content))
+        what = "record"
+    else:
+        numbered, what = _json_lines(content), "line"
+    records = []
+    for number, record in numbered:
+        if not isinstance(record, dict):
+            raise ValueError(f"{what} {number}: expected a JSON object, not {quote(record, 40)}")
+        records.append(record if columns is None else {name: record[name] for name in columns if name in record})
+    table = pd.DataFrame(records)
+    for name in table.columns.intersection(list(text)):
+        table[name] = _as_text((record.get(name) for record in records), name)
+    return table
+
+
+def _json_lines(content: str) -> Iterable[tuple[int, Any]]:
+    for number, line in enumerate(content.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+
+
+def _as_text(values: Iterable[Any], column: str) -> pd.Series:
+    texts: list[str | None] = []
+    for row, value in enumerate(values):
+        if value is None or value == "" or (isinstance(value, float) and value != value):
+            texts.append(None)
+        elif isinstance(value, (str, int, float)):
+            texts.append(str(value))
+        else:
+            raise ValueError(f"row {row}, column {column}: {quote(value, 40)} is no text")
+    return pd.Series(texts, dtype="str")
+
+
+def _parse_parquet(file: BinaryIO, columns: Collection[str] | None, text: Collection[str]) -> pd.DataFrame:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ImportError("this needs pyarrow; install it, or save the table as CSV") from error
+
+    def keep_lists(kind: pa.DataType) -> pd.ArrowDtype | None:
+        """An embedding stays in the one array that it is on disk; as objects it would take twice the memory."""
+        return pd.ArrowDtype(kind) if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) else None
+
+    stored = pq.ParquetFile(file, read_dictionary=list(NAME_COLUMNS))
+    kept = [name for name in stored.schema_arrow.names if columns is None or name in columns]
+    table = stored.read(columns=kept)
+    frame = table.to_pandas(types_mapper=keep_lists)
+    for name in frame.columns.intersection(list(text)):
+        kind = table.schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            frame[name] = _as_text(table[name].to_pylist(), name).set_axis(frame.index)
+    return frame
