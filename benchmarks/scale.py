@@ -23,8 +23,9 @@ import pandas as pd
 from dask.distributed import Client, LocalCluster
 
 from routing.battles import PairCounts, count_pairs
-from routing.cluster.counts import NAME_COLUMNS, count_battles, embedding_column, find_shards, read_shard
+from routing.cluster.counts import count_battles, embedding_column, find_shards, read_shard
 from routing.cluster.similarity import ShardedSimilarityRouter
+from routing.data.tables import NAME_COLUMNS
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.routers.similarity import SimilarityRouter
 from routing.runner.cluster import PATIENT

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +41,15 @@ def clean_name(name: str) -> str:
         ignored = (c for c in name if unicodedata.category(c) != "Cf" and not "\ufe00" <= c <= "\ufe0f")
         name = unicodedata.normalize("NFC", "".join(ignored))
     return " ".join(name.split())
+
+
+def warn_of_case(names: Iterable[str]) -> None:
+    """Warn of names that differ only in case: they are kept as two, though one model may be meant."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            warnings.warn(f"models '{quote(other)}' and '{quote(name)}' differ only in case", stacklevel=2)
 
 
 def quote(text: object, limit: int = 200) -> str:
@@ -93,11 +102,7 @@ def _encode(battles: pd.DataFrame) -> tuple[BattleCodes, bool]:
     if "prompt" in battles.columns:
         _refuse(battles, "prompt", battles["prompt"].isna().to_numpy(), "no prompt (missing value)")
     models = tuple(sorted({*sides[0][1], *sides[1][1]}))
-    written: dict[str, str] = {}
-    for name in models:
-        other = written.setdefault(name.casefold(), name)
-        if other != name:
-            warnings.warn(f"models '{quote(other)}' and '{quote(name)}' differ only in case", stacklevel=3)
+    warn_of_case(models)
     position = {name: index for index, name in enumerate(models)}
     model_a, model_b = (np.array([position[n] for n in names], dtype=np.int64)[codes] for codes, names in sides)
     _refuse(battles, "model_a", model_a == model_b, "{} meets itself; a battle needs two different models")

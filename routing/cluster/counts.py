@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -24,18 +23,18 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from dask.distributed import Client, Future, KilledWorker, wait
 
-from routing.battles import PairCounts, count_pairs, validate_battles
+from routing.battles import PAIR_COLUMNS, PairCounts, count_pairs, validate_battles, warn_of_case
+from routing.data.tables import KINDS, NAME_COLUMNS, READ_ERRORS, file_kind, parse_table
 from routing.embeddings import PromptEncoder
 from routing.ratings.bradley_terry import prepare_resampling, resample_ratings
 
-NAME_COLUMNS = ("model_a", "model_b", "winner")
 OUTCOMES = ("wins", "ties", "losses")
 VECTOR_LIST = pd.ArrowDtype(pa.list_(pa.float32()))
-PAIR = ["model_a", "model_b"]
-PAIR_TABLE = pd.DataFrame(columns=[*PAIR, *OUTCOMES]).astype(dict.fromkeys(PAIR, "str") | dict.fromkeys(OUTCOMES, int))
+PAIR_TABLE = pd.DataFrame(columns=[*PAIR_COLUMNS, *OUTCOMES]).astype(
+    dict.fromkeys(PAIR_COLUMNS, "str") | dict.fromkeys(OUTCOMES, int)
+)
 
 
 # -- shards -----------------------------------------------------------------------------------------------------------
@@ -48,8 +47,8 @@ def find_shards(address: str) -> list[str]:
     ----------
     address : str
         A folder, a file or a pattern with ``*``: local, or any that fsspec knows (``s3://...``, ``gs://...``).
-        Of a folder, the files below it whose names end in .parquet, .csv, .json, .jsonl or .ndjson (a further .gz
-        is allowed but for .parquet); names that begin with "." or "_" are passed over.
+        Of a folder, the files below it whose names end in .parquet, .csv, .tsv, .json, .jsonl or .ndjson (a further
+        .gz is allowed but for .parquet); names that begin with "." or "_" are passed over.
 
     Raises
     ------
@@ -60,50 +59,33 @@ def find_shards(address: str) -> list[str]:
     if "*" in path:
         found = system.glob(path)
     elif system.isdir(path):
-        found = [file for file in system.find(path) if _kind(file)]
+        found = [file for file in system.find(path) if file_kind(file)]
     else:
         found = [path] if system.exists(path) else []
     shards = sorted(file for file in found if not PurePosixPath(file).name.startswith((".", "_")))
     if not shards:
-        raise FileNotFoundError(f"{address} holds no shard (.parquet, .csv, .json, .jsonl, .ndjson)")
-    unknown = [file for file in shards if not _kind(file)]
+        raise FileNotFoundError(f"{address} holds no shard ({', '.join(KINDS)})")
+    unknown = [file for file in shards if not file_kind(file)]
     if unknown:
-        raise ValueError(f"shard {unknown[0]} is none of .parquet, .csv, .json, .jsonl, .ndjson")
+        raise ValueError(f"shard {unknown[0]} is none of {', '.join(KINDS)}")
     return [system.unstrip_protocol(file) if "://" in str(address) else file for file in shards]
 
 
-def _kind(name: str) -> str | None:
-    """The format that a file's name tells; None for another file."""
-    suffix = PurePosixPath(name.removesuffix(".gz")).suffix
-    kinds = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "lines", ".ndjson": "lines"}
-    return kinds.get(suffix)
-
-
 def read_shard(address: str, columns: Sequence[str]) -> pd.DataFrame:
-    """The named columns of one shard, those it has; ``attrs["shard"]`` is its address.
+    """Return the named columns of one shard, those it has; ``attrs["shard"]`` is its address.
 
     Raises
     ------
     ValueError
         A file that cannot be read as what its name says; the message names it.
     """
-    kind = _kind(address)
+    kind = file_kind(address)
     try:
         with fsspec.open(address, "rb", compression="infer") as file:
-            if kind == "parquet":
-                table = pq.ParquetFile(file, read_dictionary=list(NAME_COLUMNS))
-                kept = [name for name in columns if name in table.schema_arrow.names]
-                frame = table.read(columns=kept).to_pandas(types_mapper=_keep_lists)
-            elif kind == "csv":
-                text = dict.fromkeys(("prompt", *NAME_COLUMNS), str)
-                frame = pd.read_csv(file, usecols=lambda name: name in columns, dtype=text)
-            else:
-                first = file.read(1) if kind == "json" else b""
-                file.seek(0)
-                frame = pd.read_json(file, lines=first != b"[", dtype=False)
+            frame = parse_table(file, kind, columns)
     except FileNotFoundError:
         raise
-    except (ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
+    except READ_ERRORS as error:
         raise ValueError(f"shard {address} cannot be read as {kind}: {error}; replace it or leave it out") from error
     frame = frame[[name for name in columns if name in frame.columns]]
     if "embedding" in frame.columns and frame["embedding"].dtype == object:
@@ -120,11 +102,6 @@ def embedding_column(vectors: np.ndarray) -> pd.api.extensions.ExtensionArray:
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
     starts = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1])
     return pd.array(pa.ListArray.from_arrays(starts, flat), dtype=VECTOR_LIST)
-
-
-def _keep_lists(kind: pa.DataType) -> pd.ArrowDtype | None:
-    """A column of embeddings stays the one array that it is on disk; as objects it would take twice the memory."""
-    return pd.ArrowDtype(kind) if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) else None
 
 
 def read_battles(address: str, columns: Sequence[str] = ("prompt", *NAME_COLUMNS)) -> dd.DataFrame:
@@ -182,6 +159,7 @@ def untabulate(table: pd.DataFrame) -> PairCounts:
     if len(table) == 0:
         raise ValueError("the shards hold no battle")
     models = tuple(sorted({*table["model_a"], *table["model_b"]}))
+    warn_of_case(models)  # each may stand in another shard
     index = pd.Index(models)
     first, second = index.get_indexer(table["model_a"]), index.get_indexer(table["model_b"])
     wins, ties = np.zeros((2, len(models), len(models)))
@@ -213,7 +191,7 @@ def count_battles(battles: dd.DataFrame | str, client: Client) -> PairCounts:
         shards = find_shards(battles)
         battles = read_battles(battles, NAME_COLUMNS)
     tables = battles.map_partitions(tabulate_partition, meta=PAIR_TABLE, enforce_metadata=False)
-    total = tables.groupby(PAIR, sort=True).sum(split_every=8).optimize()
+    total = tables.groupby(list(PAIR_COLUMNS), sort=True).sum(split_every=8).optimize()
     tasks = [key for key in total.__dask_graph__() if key[0].startswith("read-")]  # (name, number of the shard)
     read = {key: shards[key[1]] for key in tasks if shards}
     return untabulate(gather(client, client.compute(total), read).reset_index())

@@ -21,9 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from dask.distributed import Client, Future
 
-from routing.battles import encode_battles, pair_codes
+from routing.battles import PAIR_COLUMNS, encode_battles, pair_codes
 from routing.cluster.counts import (
-    PAIR,
     PAIR_TABLE,
     gather,
     load_encoder,
@@ -192,7 +191,7 @@ class ShardedSimilarityRouter(SimilarityRouter):
         if len(set(widths)) > 1:
             raise ValueError(f"the shards' embeddings have widths {', '.join(map(str, sorted(set(widths))))}")
         renewed = copy.copy(self)
-        renewed._rate_tiers(untabulate(pd.concat(tables).groupby(PAIR).sum().reset_index()))
+        renewed._rate_tiers(untabulate(pd.concat(tables).groupby(list(PAIR_COLUMNS)).sum().reset_index()))
         renewed.client, renewed.shards, renewed.n_battles, renewed.width = client, shards, sum(sizes), widths[0]
         vars(self).update(vars(renewed))
         return self

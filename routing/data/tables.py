@@ -103,12 +103,15 @@ def parse_table(
         return _parse_json(file, columns, text)
     separator = "\t" if kind == "TSV" else ","
     header, n_rows = _check_fields(file, separator)
+    kept = header if columns is None else [name for name in header if clean_name(name) in columns]
+    if not kept:
+        return pd.DataFrame(index=range(n_rows))
     file.seek(0)
     table = pd.read_csv(
         file,
         sep=separator,
         index_col=False,
-        usecols=None if columns is None else [name for name in header if clean_name(name) in columns],
+        usecols=None if columns is None else kept,
         nrows=n_rows,
         dtype={name: "str" for name in header if clean_name(name) in text},
         keep_default_na=False,

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from dask.distributed import Client, LocalCluster
 
-from routing.cluster.counts import NAME_COLUMNS, embedding_column, read_battles
+from routing.cluster.counts import embedding_column, read_battles
 from routing.cluster.similarity import ShardedSimilarityRouter
+from routing.data.tables import NAME_COLUMNS
 from routing.embeddings import PromptEncoder
 from routing.routers.similarity import SimilarityRouter
 from routing.runner.cluster import PATIENT
