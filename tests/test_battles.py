@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from routing.battles import (
     PairCounts,
     canonical_order,
+    clean_name,
     count_pairs,
     expand_counts,
     number_texts,
+    quote,
     swap_battles,
     validate_battles,
 )
@@ -111,6 +113,99 @@ def test_canonical_order_keeps_index_labels_to_carry_rows_along():
 def test_bad_tables_are_refused_with_row_and_column(function, battles, message):
     with pytest.raises(ValueError, match=message):
         function(battles)
+
+
+# -- names and labels -------------------------------------------------------------------------------------------------
+
+UNSEEN = ["x ", " x", "\u00a0x", "x\u200b", "\ufeffx", "x\u00ad", "x\ufe0f", "\tx\r"]
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_nobody_sees_makes_no_other_model(name):
+    table = THREE.assign(model_b=["x", "y", "z"], model_a=["y", name, "x"])
+    assert count_pairs(table).models == ("x", "y", "z")
+    for function in (validate_battles, swap_battles, canonical_order):
+        assert {*function(table)["model_a"], *function(table)["model_b"]} == {"x", "y", "z"}
+    with pytest.raises(ValueError, match="row 0, column model_a: .* meets itself"):
+        count_pairs(THREE.assign(model_a=[name, "y", "x"], model_b=["x", "x", "z"]))
+
+
+def test_accents_written_in_two_ways_are_one_name():
+    assert clean_name("E\u0301cureuil\u00a0 7b") == clean_name("\u00c9cureuil 7b") == "\u00c9cureuil 7b"
+    assert count_pairs(THREE.assign(model_a=["e\u0301", "\u00e9", "\u00e9"])).models == ("x", "y", "z", "\u00e9")
+
+
+@given(st.text())
+def test_a_clean_name_stays_as_it_is(name):
+    assert clean_name(clean_name(name)) == clean_name(name)
+
+
+def test_models_that_differ_in_case_are_two_and_said_to_be():
+    with pytest.warns(UserWarning, match="'X' and 'x'"):
+        assert count_pairs(THREE.assign(model_a=["y", "X", "x"], model_b=["x", "y", "z"])).models == (
+            "X",
+            "x",
+            "y",
+            "z",
+        )
+
+
+@pytest.mark.parametrize(
+    ("winner", "expected"),
+    [
+        (["tie (bothbad)", "both_bad", "model_a"], "tta"),
+        (["Model_A", " model_b ", "TIE"], "abt"),
+        (["A", "B", "tie"], "abt"),
+        (["a", "b", "both_bad"], "abt"),
+        (["y", "tie", "x"], "ata"),
+        (["x", "y ", "z"], "bbb"),
+        ([1, 0, 0], "abb"),
+        ([1.0, 0.5, 0.0], "atb"),
+        (["1", "0.50", "0"], "atb"),
+        (pd.Categorical(["A", "B", "A"]), "aba"),
+    ],
+)
+def test_a_column_of_winners_may_hold_any_one_kind_of_label(winner, expected):
+    names = {"a": "model_a", "t": "tie", "b": "model_b"}
+    plain = THREE.assign(winner=[names[letter] for letter in expected])
+    pd.testing.assert_frame_equal(validate_battles(THREE.assign(winner=winner)), plain)
+    pd.testing.assert_frame_equal(swap_battles(THREE.assign(winner=winner)), swap_battles(plain))
+    np.testing.assert_array_equal(count_pairs(THREE.assign(winner=winner)).wins, count_pairs(plain).wins)
+
+
+@pytest.mark.parametrize(
+    ("winner", "fact"),
+    [
+        ([1, 2, 0], "row 1, column winner: unknown label 2; use model_a"),
+        (["A", "model_b", "B"], "row 1, column winner: unknown label 'model_b'"),
+        (["1", "tie", "0"], "row 1, column winner: unknown label 'tie'"),
+        (["y", "z", "x"], "row 1, column winner: unknown label 'z'"),
+        ([True, False, True], "row 0, column winner: unknown label True"),
+        (["tie", "tie", "x" * 500 + "\x1b"], r"row 2, column winner: unknown label 'x{197}\.\.\.'"),
+        (["tie", "tie", "\x1b[2J"], r"row 2, column winner: unknown label '\\x1b\[2J'"),
+    ],
+)
+def test_an_unknown_label_is_refused_with_its_row(winner, fact):
+    with pytest.raises(ValueError, match=fact):
+        count_pairs(THREE.assign(winner=winner))
+
+
+def test_a_label_that_can_be_read_in_two_ways_is_refused():
+    letters = table(("p", "A", "B", "A"), ("q", "B", "A", "A"))
+    with pytest.raises(ValueError, match="row 1, column winner: 'A' can be read in two ways"):
+        count_pairs(letters)
+    assert count_pairs(letters.iloc[:1]).wins.tolist() == [[0, 1], [0, 0]]
+    with pytest.raises(ValueError, match="row 0, column winner: '1' can be read in two ways"):
+        count_pairs(table(("p", "0", "1", "1")))
+    with pytest.raises(ValueError, match="column winner: unknown label"):  # of which the second is no tie
+        count_pairs(table(("p", "tie", "x", "tie"), ("q", "x", "tie", "x")))
+    # The labels of this package keep their meaning whatever the models are called.
+    assert count_pairs(table(("p", "model_b", "model_a", "model_a"))).wins.tolist() == [[0, 0], [1, 0]]
+
+
+def test_quoted_text_is_short_and_has_no_control_characters():
+    assert quote("caf\u00e9 \x1b[31m\u202e\n") == r"caf\u00e9 \x1b[31m\u202e\n".replace(r"\u00e9", "\u00e9")
+    assert len(quote("\x00" * 1_000)) == len(quote("x" * 10**7)) == 200 and quote("x" * 200) == "x" * 200
 
 
 @pytest.mark.parametrize("weights", [[1, 1], [1, -1, 1], [1, np.nan, 1], [1, np.inf, 1]])

@@ -23,8 +23,10 @@ import pandas as pd
 from routing.battles import PAIR_COLUMNS, clean_name, quote
 
 NAME_COLUMNS = (*PAIR_COLUMNS, "winner")
+PRICE_COLUMNS = ("usd_per_call", "usd_per_million_input", "usd_per_million_output")
 TEXT_COLUMNS = frozenset(
-    {"prompt", *NAME_COLUMNS, "model", "instruction", "generator_1", "generator_2", "question", "eval_prompt"}
+    ["prompt", *NAME_COLUMNS, "model", *PRICE_COLUMNS, "instruction", "generator_1", "generator_2", "question"]
+    + ["eval_prompt"]
 )
 KINDS = {
     ".csv": "CSV",
@@ -65,7 +67,7 @@ def read_table(path: Path, columns: Iterable[str], renamed: Mapping[str, str] | 
     ValueError, OSError
         A file that cannot be read as what its name says, or that lacks a column; the message names file and row.
     """
-    renamed, kind = dict(renamed or {}), file_kind(path.name) or "CSV"
+    columns, renamed, kind = list(columns), dict(renamed or {}), file_kind(path.name) or "CSV"
     try:
         with _OPEN.get(path.suffix, open)(path, "rb") as file:
             table = parse_table(file, kind, text=TEXT_COLUMNS | {*renamed.values()})
@@ -75,7 +77,9 @@ def read_table(path: Path, columns: Iterable[str], renamed: Mapping[str, str] | 
         raise ValueError(f"{path}: cannot be read as {kind}: {error}") from error
     check_columns(table.columns, [renamed.get(name, name) for name in columns], path)
     table = table.drop(columns=[name for name in renamed if name in table.columns and name not in renamed.values()])
-    return table.rename(columns={theirs: ours for ours, theirs in renamed.items()})
+    table = table.rename(columns={theirs: ours for ours, theirs in renamed.items()})
+    check_columns(table.columns, columns, path)
+    return table
 
 
 def parse_table(
@@ -215,9 +219,9 @@ def _parse_parquet(file: BinaryIO, columns: Collection[str] | None, text: Collec
         """An embedding stays in the one array that it is on disk; as objects it would take twice the memory."""
         return pd.ArrowDtype(kind) if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) else None
 
-    stored = pq.ParquetFile(file, read_dictionary=list(NAME_COLUMNS))
-    kept = [name for name in stored.schema_arrow.names if columns is None or name in columns]
-    table = stored.read(columns=kept)
+    kept = [name for name in pq.ParquetFile(file).schema_arrow.names if columns is None or name in columns]
+    file.seek(0)
+    table = pq.ParquetFile(file, read_dictionary=[name for name in NAME_COLUMNS if name in kept]).read(columns=kept)
     frame = table.to_pandas(types_mapper=keep_lists)
     for name in frame.columns.intersection(list(text)):
         kind = table.schema.field(name).type

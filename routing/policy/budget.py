@@ -25,6 +25,8 @@ import pandas as pd
 from routing.policy.hulls import ROUNDING, Upgrades, row_blocks, walk_hulls
 
 Prices = Mapping[str, float] | pd.Series | pd.DataFrame
+CHARACTERS_PER_TOKEN = 4.0  # English
+OUTPUT_TOKENS = 264.0  # mean length of an answer [RouteLLM24]
 
 
 def price_per_call(

@@ -33,7 +33,7 @@ from routing.cluster.counts import (
     tabulate_partition,
     untabulate,
 )
-from routing.data.tables import NAME_COLUMNS
+from routing.data.tables import NAME_COLUMNS, read_table
 from routing.embeddings import PromptEncoder
 from routing.ratings.bradley_terry import bootstrap_ratings
 from tests.conftest import battle_tables
@@ -155,6 +155,21 @@ def test_shards_of_every_format_are_counted_as_one_table(client, shards, battles
 def test_only_the_columns_asked_for_are_read(shards):
     for name in WRITERS:
         assert set(read_shard(str(shards / name), NAME_COLUMNS).columns) == set(NAME_COLUMNS)
+
+
+def test_a_shard_is_read_as_train_reads_its_table(tmp_path):
+    rows = '\ufeffprompt,model_a,model_b,winner\nNA,None, 7,A\n"two\nlines",7\u00a0,None,B\n,,,\n'
+    (tmp_path / "shard.csv").write_text(rows)
+    shard = read_shard(str(tmp_path / "shard.csv"), ("prompt", *NAME_COLUMNS))
+    assert_equal_counts(untabulate(tabulate_partition(shard)), count_pairs(read_table(tmp_path / "shard.csv", shard)))
+    assert tabulate_partition(shard).iloc[0].tolist() == ["7", "None", 0, 0, 2]
+    assert shard["prompt"].tolist() == ["NA", "two\nlines"]
+    (tmp_path / "shard.csv").write_text("prompt,model_a,model_b,winner\nhi, you,x,y,tie\n")
+    with pytest.raises(ValueError, match="shard.csv .*row 0 has 5 fields"):
+        read_shard(str(tmp_path / "shard.csv"), NAME_COLUMNS)
+    pd.DataFrame({"model_a": [7], "model_b": [3.5], "winner": [0.5]}).to_parquet(tmp_path / "shard.parquet")
+    shard = read_shard(str(tmp_path / "shard.parquet"), ("prompt", *NAME_COLUMNS))
+    assert tabulate_partition(shard).iloc[0].tolist() == ["3.5", "7", 0, 1, 0]
 
 
 @pytest.mark.parametrize(

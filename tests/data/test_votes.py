@@ -268,6 +268,13 @@ def test_llmbar_in_both_forms(tmp_path):
     pd.testing.assert_frame_equal(table, readers.read_llmbar(tmp_path / "collected.csv.gz"))
 
 
+def test_llmbar_is_read_from_within_its_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "Natural" / "evaluators" / "GPT-4" / "Swap"
+    write_json(folder / "result.json", [{"label": 1, "results": [llmbar_answers("1", "2")]}])
+    monkeypatch.chdir(folder)
+    assert readers.read_llmbar("result.json")[["subset", "judge"]].iloc[0].tolist() == ["Natural", "GPT-4"]
+
+
 @needs_data
 def test_real_llmbar():
     table = readers.read_llmbar()
@@ -309,6 +316,30 @@ def test_alpaca_eval_in_both_forms(tmp_path):
     pd.testing.assert_frame_equal(table, readers.read_alpaca_eval(tmp_path / "collected.csv.gz"))
     alone = readers.read_alpaca_eval(results / "other" / "judge" / "annotations.json")
     assert alone["directory"].tolist() == ["other", "other"]
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_alpaca_eval_counts_0_as_a_draw_and_refuses_what_is_no_preference(tmp_path, kind, monkeypatch):
+    def write(*preferences):
+        records = [
+            {"instruction": "1984", "generator_1": "7", "generator_2": "y", "annotator": "j", "preference": preference}
+            for preference in preferences
+        ]
+        if kind == "json":
+            write_json(tmp_path / "annotations.json", records)
+        else:
+            pd.DataFrame(records).assign(directory="d").to_csv(tmp_path / "own.csv", index=False)
+
+    monkeypatch.chdir(tmp_path)  # a file is found by its bare name
+    name = "annotations.json" if kind == "json" else "own.csv"
+    write(0, 1, 1.2, 1.5, None, 2)
+    table = readers.read_alpaca_eval(name)
+    assert table["winner"].tolist() == ["tie", "model_a", "model_a", "tie", "model_b"]
+    assert table["preference"].tolist() == [0, 1, 1.2, 1.5, 2] and set(table["prompt"]) == {"1984"}
+    for wrong in (0.5, 2.5, -1, "best"):
+        write(1, wrong)
+        with pytest.raises(ValueError, match=f"{name}, row 1, column preference: {wrong}"):
+            readers.read_alpaca_eval(name)
 
 
 @needs_data

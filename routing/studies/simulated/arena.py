@@ -21,6 +21,7 @@ from scipy.special import expit
 from routing.battles import WINNERS
 from routing.data.benchmarks import BenchmarkTable
 from routing.data.votes import read_arena_votes
+from routing.policy.budget import CHARACTERS_PER_TOKEN, OUTPUT_TOKENS
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import outcome_probability
 from routing.studies.simulated.prompts import DIFFICULTIES, TEMPLATES, draw_prompts
@@ -46,8 +47,6 @@ PRICES_USD_PER_MILLION = {
 SLOPES = np.array([0.4, 1.0, 1.6])  # by difficulty; mean 1. The harder the prompt, the further models are apart
 BENCHMARK_SKILL = 0.6  # log-odds of a right answer per log-odds of rating
 BENCHMARK_EASE = np.array([2.0, 1.0, 0.0])  # log-odds that a model of rating 0 is right, by difficulty
-CHARACTERS_PER_TOKEN = 4.0  # English
-OUTPUT_TOKENS = 264.0  # mean length of an answer [RouteLLM24]
 OUTPUT_SPREAD = 0.6  # standard deviation of its logarithm
 _FIT_DECIMALS = 9
 
