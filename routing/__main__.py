@@ -201,12 +201,13 @@ def _train(options: argparse.Namespace) -> int:
 
 def _add_route(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("route", help="choose a model for prompts", description="Prompts to models.")
+    # Both may be missing as far as argparse knows: before Python 3.12 it overlooks what stands behind the options.
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="what train wrote")
     parser.add_argument(
-        "words",
-        nargs="*",
-        metavar=("FOLDER", "PROMPT"),
-        help="what train wrote, and a prompt, behind -- where it begins with a dash (default: one prompt a line from"
-        " standard input)",
+        "prompt",
+        nargs="?",
+        metavar="PROMPT",
+        help="behind -- where it begins with a dash (default: one prompt a line from standard input)",
     )
     parser.add_argument(
         "--prices",
@@ -247,18 +248,16 @@ def _route(options: argparse.Namespace) -> int:
     """Print a table, or with --json an object a line, as soon as it is known; a blank line is answered by no model."""
     from routing.routers.base import load_router
 
-    if not 1 <= len(options.words) <= 2:
-        options.route_parser.error("give one FOLDER and at most one PROMPT, in quotes")
-    if len(options.words) == 2 and options.jsonl:
+    if options.prompt is not None and options.jsonl:
         options.route_parser.error("--jsonl is about standard input; leave out the prompt")
-    router = load_router(options.words[0])
+    router = load_router(options.folder)
     candidates = list(router.models)
     if options.models is not None:
         candidates = sorted({_known_model(name, router.models, "--models") for name in options.models.split(",")})
     if options.reference != "pool":
         options.reference = _known_model(options.reference, router.models, "--reference")
     prices = read_prices(options.prices, candidates)
-    blocks = [options.words[1:]] if len(options.words) == 2 else _read_prompts(sys.stdin, options.jsonl)
+    blocks = _read_prompts(sys.stdin, options.jsonl) if options.prompt is None else [[options.prompt]]
     if not options.json or options.budget is not None:
         blocks = [[prompt for block in blocks for prompt in block]]  # they share a table or a budget
     n_asked = 0
@@ -469,18 +468,23 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
     commands = parser.add_subparsers(metavar="COMMAND")
     for add_command in (_add_run, _add_data, _add_train, _add_route):
         add_command(commands)
-    # Before Python 3.12 argparse overlooks a prompt that stands behind the options, and a -- before one of several.
     literal: list[str] = []
     if arguments[:1] == ["route"] and "--" in arguments:
         cut = arguments.index("--")
         arguments, literal = arguments[:cut], arguments[cut + 1 :]
     options, rest = parser.parse_known_args(arguments)
-    if "words" in options:
+    if "prompt" in options:
         plain = [word for word in rest if not word.startswith("-") or " " in word]
-        options.words, rest = options.words + plain + literal, [word for word in rest if word not in plain]
+        rest = [word for word in rest if word not in plain]
+        words = [word for word in (options.folder, options.prompt) if word is not None] + plain + literal
+        if not rest and not 1 <= len(words) <= 2:
+            options.route_parser.error("give one FOLDER and at most one PROMPT, in quotes")
+        options.folder, options.prompt = (*words, None)[:2] if words else (None, None)
     if rest:
-        hint = "; put a prompt that begins with a dash behind --" if "words" in options else ""
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+        hint = "; put a prompt that begins with a dash behind --" if "prompt" in options else ""
+        from routing.battles import quote
+
+        parser.error(f"unrecognized arguments: {quote(' '.join(rest))}{hint}")
     if "command" not in options:
         parser.print_help()
         return None

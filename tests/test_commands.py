@@ -289,6 +289,16 @@ def test_prices_of_candidates_only(folder, capsys):
     assert "--models" in message and "'small'" in message
 
 
+@pytest.mark.parametrize("command", [[], ["run"], ["data"], ["train"], ["route"]])
+def test_every_command_has_help(capsys, command):
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    assert " ".join(["usage: routing", *command]) in capsys.readouterr().out
+    for words in ([], ["one", "two", "three"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["route", "--prices", "p.csv", "--budget", "1", *words])
+
+
 def test_the_version_is_told(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
