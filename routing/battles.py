@@ -148,7 +148,7 @@ def _read_winners(
 
 
 def number_texts(texts: np.ndarray | pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct texts in alphabetical order, and the number of each text among them: (n_distinct,), (n_texts,).
+    """Return distinct texts in alphabetical order, and each text's number among them: (n_distinct,), (n_texts,).
 
     As objects: an array of numpy's own strings would give each the length of the longest.
     """
@@ -175,7 +175,7 @@ def validate_battles(battles: pd.DataFrame) -> pd.DataFrame:
 
 
 def swap_battles(battles: pd.DataFrame, mask: np.ndarray | None = None) -> pd.DataFrame:
-    """The same battles with the two models exchanged, in the rows of `mask` (default: all).
+    """Swap the two models in the rows of `mask` (default: all).
 
     Parameters
     ----------
@@ -184,11 +184,11 @@ def swap_battles(battles: pd.DataFrame, mask: np.ndarray | None = None) -> pd.Da
     table = validate_battles(battles)
     mask = np.ones(len(table), dtype=bool) if mask is None else np.asarray(mask)
     if mask.shape != (len(table),) or mask.dtype != bool:
-        raise ValueError(f"mask must be {len(table)} booleans, one a battle, not {mask.dtype} of shape {mask.shape}")
-    return _exchange(table, mask)
+        raise ValueError(f"mask must be {len(table)} booleans, one per battle, not {mask.dtype} of shape {mask.shape}")
+    return _swap(table, mask)
 
 
-def _exchange(table: pd.DataFrame, mask: np.ndarray) -> pd.DataFrame:
+def _swap(table: pd.DataFrame, mask: np.ndarray) -> pd.DataFrame:
     mirrored = table["winner"].map({"model_a": "model_b", "tie": "tie", "model_b": "model_a"})
     return table.assign(
         model_a=table["model_a"].where(~mask, table["model_b"]),
@@ -198,22 +198,22 @@ def _exchange(table: pd.DataFrame, mask: np.ndarray) -> pd.DataFrame:
 
 
 def canonical_order(battles: pd.DataFrame) -> pd.DataFrame:
-    """One orientation for every pair (names in alphabetical order) and one order of rows.
+    """Return the battles with every pair in one orientation (alphabetical) and the rows in one order.
 
-    Exchanging models or shuffling rows beforehand changes nothing in the result but its index. The index
+    Swapping models or shuffling rows beforehand changes nothing in the result but its index. The index
     labels of the input are kept, so that what belongs to a row (an embedding, a weight) can be carried along.
     """
     table = validate_battles(battles)
     categories = table.select_dtypes("category").columns  # each column's have an order of their own
     table = table.astype(dict.fromkeys(categories, "str"))
-    oriented = _exchange(table, (table["model_a"] > table["model_b"]).to_numpy(dtype=bool))
+    oriented = _swap(table, (table["model_a"] > table["model_b"]).to_numpy(dtype=bool))
     keys = [name for name in ("model_a", "model_b", "winner", "prompt") if name in oriented.columns]
     return oriented.sort_values(keys, kind="stable")
 
 
 @dataclass(frozen=True)
 class PairCounts:
-    """How often each model beat each other one.
+    """Hold how often each model beat each other one.
 
     Attributes
     ----------
@@ -291,7 +291,7 @@ def count_pairs(battles: pd.DataFrame, weights: np.ndarray | None = None) -> Pai
     if weights is not None:
         weights = np.asarray(weights, dtype=float)
         if weights.shape != (len(battles),):
-            raise ValueError(f"weights have shape {weights.shape}, expected ({len(battles)},): one a battle")
+            raise ValueError(f"weights have shape {weights.shape}, expected ({len(battles)},): one per battle")
         bad = ~np.isfinite(weights) | (weights < 0)
         if bad.any():
             row = int(np.argmax(bad))
@@ -300,7 +300,7 @@ def count_pairs(battles: pd.DataFrame, weights: np.ndarray | None = None) -> Pai
 
 
 def pair_codes(n_models: int, model_a: np.ndarray, model_b: np.ndarray, outcome: np.ndarray) -> np.ndarray:
-    """What each battle counts for as one integer, whichever way round it is written: (n_battles,) int64.
+    """Return what each battle counts for as one integer, whichever way round it is written: (n_battles,) int64.
 
     ``3 * (low * n_models + high) + outcome``, where `low` is the smaller of the two models' indices and the outcome is
     seen from it; arguments as the fields of `BattleCodes`.
@@ -311,24 +311,18 @@ def pair_codes(n_models: int, model_a: np.ndarray, model_b: np.ndarray, outcome:
 
 
 def split_codes(n_models: int, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two models and the outcome that `pair_codes` made one integer of; three arrays (n_battles,)."""
+    """Return the two models and the outcome that `pair_codes` made one integer of; three arrays (n_battles,)."""
     pair, outcome = np.divmod(codes, 3)
     return *np.divmod(pair, n_models), outcome
 
 
-def sum_outcomes(
-    models: tuple[str, ...],
-    model_a: np.ndarray,
-    model_b: np.ndarray,
-    outcome: np.ndarray,
-    weights: np.ndarray | None = None,
-) -> PairCounts:
-    """Pair counts of battles that are integers already; arguments as the fields of `BattleCodes`."""
-    return sum_codes(models, pair_codes(len(models), model_a, model_b, outcome), weights)
+def sum_outcomes(models: tuple[str, ...], *fields: np.ndarray | None) -> PairCounts:
+    """Sum battles that are integers already; arguments as the fields of `BattleCodes`, then perhaps the weights."""
+    return sum_codes(models, pair_codes(len(models), *fields[:3]), *fields[3:])
 
 
 def sum_codes(models: tuple[str, ...], codes: np.ndarray, weights: np.ndarray | None = None) -> PairCounts:
-    """Pair counts of battles given as `pair_codes`."""
+    """Sum battles given as `pair_codes` into pair counts."""
     n_models = len(models)
     if weights is not None:
         # A sum of floats depends on its order. Sorted within each cell, it cannot depend on the order of rows.
@@ -339,7 +333,7 @@ def sum_codes(models: tuple[str, ...], codes: np.ndarray, weights: np.ndarray | 
 
 
 def expand_counts(counts: PairCounts, rng: np.random.Generator) -> pd.DataFrame:
-    """One row for each counted battle, in random order, each pair randomly either way round.
+    """Return one row for each counted battle, in random order, each pair randomly either way round.
 
     The inverse of `count_pairs`, for what needs a table: online Elo, timings.
 
@@ -348,26 +342,14 @@ def expand_counts(counts: PairCounts, rng: np.random.Generator) -> pd.DataFrame:
     ValueError
         Counts that are not whole numbers.
     """
-    upper_ties = np.triu(counts.ties)
-    cells = [(counts.wins, "model_a"), (upper_ties, "tie")]
-    for count, _ in cells:
-        if (count % 1 != 0).any():
-            i, j = np.argwhere(count % 1 != 0)[0]
-            raise ValueError(f"{counts.models[i]} against {counts.models[j]}: {count[i, j]} is not a whole number")
     names = np.array(counts.models, dtype=object)
     tables = []
-    for count, label in cells:
-        first, second = np.nonzero(count)
-        repeats = count[first, second].astype(np.int64)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "model_a": np.repeat(names[first], repeats),
-                    "model_b": np.repeat(names[second], repeats),
-                    "winner": label,
-                }
-            )
-        )
+    for count, label in ((counts.wins, "model_a"), (np.triu(counts.ties), "tie")):
+        if (count % 1 != 0).any():
+            i, j = np.argwhere(count % 1 != 0)[0]
+            raise ValueError(f"{names[i]} against {names[j]}: {count[i, j]} is not a whole number")
+        first, second = np.repeat(np.argwhere(count), count[count > 0].astype(np.int64), axis=0).T
+        tables.append(pd.DataFrame({"model_a": names[first], "model_b": names[second], "winner": label}))
     battles = pd.concat(tables, ignore_index=True)
     battles = battles.iloc[rng.permutation(len(battles))].reset_index(drop=True)
     return swap_battles(battles, rng.random(len(battles)) < 0.5)

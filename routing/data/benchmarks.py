@@ -196,10 +196,9 @@ def read_routerbench(name: str, path: Path | str | None = None) -> BenchmarkTabl
     questions = [re.split(r"\nAnswer:\n\w+\n\n", prompt)[-1] for prompt in text]
     prompts = table[["sample_id", "split"]].assign(prompt=text, question=questions)
     names = canonical_names(pd.Series(models))
-    cost_usd = table[[f"{model}|total_cost" for model in models]].set_axis(names, axis=1)
-    return BenchmarkTable(
-        prompts[["prompt", "question", "sample_id", "split"]], table[models].set_axis(names, axis=1), cost_usd
-    )
+    kinds = ("", "|total_cost")
+    quality, cost_usd = (table[[model + kind for model in models]].set_axis(names, axis=1) for kind in kinds)
+    return BenchmarkTable(prompts[["prompt", "question", "sample_id", "split"]], quality, cost_usd)
 
 
 def _parse_list(literal: str, row: int, path: Path) -> list[str]:

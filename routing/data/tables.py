@@ -28,14 +28,7 @@ TEXT_COLUMNS = frozenset(
     ["prompt", *NAME_COLUMNS, "model", *PRICE_COLUMNS, "instruction", "generator_1", "generator_2", "question"]
     + ["eval_prompt"]
 )
-KINDS = {
-    ".csv": "CSV",
-    ".tsv": "TSV",
-    ".json": "JSON",
-    ".jsonl": "JSON",
-    ".ndjson": "JSON",
-    ".parquet": "Parquet",
-}
+KINDS = {".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"} | dict.fromkeys((".json", ".jsonl", ".ndjson"), "JSON")
 READ_ERRORS = (ValueError, OSError, EOFError, ImportError, RuntimeError, zlib.error, lzma.LZMAError)
 _OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -85,21 +78,9 @@ def read_table(path: Path, columns: Iterable[str], renamed: Mapping[str, str] | 
 def parse_table(
     file: BinaryIO, kind: str, columns: Collection[str] | None = None, text: Collection[str] = TEXT_COLUMNS
 ) -> pd.DataFrame:
-    """Read an open file that can be rewound.
+    """Read an open file that can be rewound; `columns` are those wanted, of those it has, `text` those that hold text.
 
-    Parameters
-    ----------
-    kind : str
-        A value of `KINDS`.
-    columns : collection of str, optional
-        Those to read, of those it has (default: all).
-    text : collection of str
-        Columns that hold text. The types of others are what they look like.
-
-    Raises
-    ------
-    ValueError
-        The message names the row, counted from 0, or the line, counted from 1.
+    Errors (`READ_ERRORS`) name the row, counted from 0, or the line, counted from 1.
     """
     if kind == "Parquet":
         return _parse_parquet(file, columns, text)
@@ -149,10 +130,8 @@ def _check_fields(file: BinaryIO, separator: str) -> tuple[list[str], int]:
                 continue
             filled = any(map(str.strip, row))
             if filled and len(row) != len(header):
-                raise ValueError(
-                    f"row {n_rows} has {len(row)} fields, the header {len(header)}; put quotes around text that holds"
-                    f" {separator!r}"
-                )
+                counts = f"row {n_rows} has {len(row)} fields, the header {len(header)}"
+                raise ValueError(f"{counts}; put quotes around text that holds {separator!r}")
             n_rows += 1
             n_used = n_rows if filled else n_used
     except csv.Error as error:
@@ -171,11 +150,8 @@ def _check_fields(file: BinaryIO, separator: str) -> tuple[list[str], int]:
 def _parse_json(file: BinaryIO, columns: Collection[str] | None, text: Collection[str]) -> pd.DataFrame:
     """Read a list of JSON objects, or one object a line."""
     content = file.read().decode("utf-8-sig")
-    if content.lstrip().startswith("["):
-        numbered = enumerate(json.loads(content))
-        what = "record"
-    else:
-        numbered, what = _json_lines(content), "line"
+    as_list = content.lstrip().startswith("[")
+    numbered, what = (enumerate(json.loads(content)), "record") if as_list else (_json_lines(content), "line")
     records = []
     for number, record in numbered:
         if not isinstance(record, dict):

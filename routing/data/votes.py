@@ -1,6 +1,6 @@
-"""Readers of published votes and judgements: one for each format, each gives a validated table.
+"""Published votes and judgements: one function for each format, each gives a validated table.
 
-Every reader looks its files up with `routing.data.sources.find_files`, or reads the reader's own copy at `path`: a
+Every function looks its files up with `routing.data.sources.find_files`, or reads the user's own copy at `path`: a
 file, or a folder that holds the files. A dataset published as many files may also lie collected in one CSV table; both
 forms give the same rows.
 
@@ -14,7 +14,6 @@ import json
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +32,7 @@ CANONICAL_NAMES = {
 
 # ----------------------------------------------------------------------------------------------- files to records
 def find_file(dataset: str, path: Path | str | None) -> Path:
-    """The file of a dataset that is one file; ValueError where `path` is a folder of several."""
+    """Return the file of a dataset that is one file; ValueError where `path` is a folder of several."""
     files = find_files(dataset, path)
     if len(files) != 1:
         raise ValueError(f"{path} holds {len(files)} files; name the one to read as {dataset}")
@@ -41,19 +40,11 @@ def find_file(dataset: str, path: Path | str | None) -> Path:
 
 
 def pick_files(files: Sequence[Path], pattern: str) -> list[Path]:
-    """Those of `files` whose path ends in the glob `pattern`; FileNotFoundError where there is none."""
+    """Return those of `files` whose path ends in the glob `pattern`; FileNotFoundError where there is none."""
     picked = [file for file in files if fnmatch(file.absolute().as_posix(), f"*/{pattern}")]
     if not picked:
         raise FileNotFoundError(f"no {pattern} among {len(files)} file(s): {', '.join(map(str, files[:3]))} ...")
     return picked
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
 
 
 def canonical_names(names: pd.Series) -> pd.Series:
@@ -75,30 +66,8 @@ def _battles(table: pd.DataFrame, path: Path, both_bad: bool = True) -> pd.DataF
 
 
 # ------------------------------------------------------------------------------------------------- people's votes
-def _pair_counts(data: Any, path: Path, both_bad: bool) -> PairCounts:
-    check_columns(data if isinstance(data, dict) else (), ("models", "X", "Y"), path)
-    models = tuple(clean_name(str(name)) for name in data["models"])
-    pairs, outcomes = np.asarray(data["X"], dtype=np.int64), np.asarray(data["Y"], dtype=float)
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or outcomes.shape != (len(pairs), 4):
-        raise ValueError(f"{path}: X has shape {pairs.shape} and Y {outcomes.shape}; expected (n, 2) and (n, 4)")
-    if pairs.min(initial=0) < 0 or pairs.max(initial=0) >= len(models):
-        raise ValueError(f"{path}: X names models {pairs.min()} to {pairs.max()} of {len(models)}")
-    wins, ties = np.zeros((2, len(models), len(models)))
-    first, second = pairs.T
-    win, loss, tie, bad = outcomes.T
-    undecided = tie + bad if both_bad else tie
-    np.add.at(wins, (first, second), win)
-    np.add.at(wins, (second, first), loss)
-    np.add.at(ties, (first, second), undecided)
-    np.add.at(ties, (second, first), undecided)
-    try:
-        return PairCounts(models, wins, ties)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def read_arena_votes(path: Path | str | None = None, both_bad: bool = True) -> PairCounts:
-    """Pair counts of 1,670,250 Chatbot Arena votes up to 2024-08-14 over 129 models [Chiang24].
+    """Read the pair counts of 1,670,250 Chatbot Arena votes up to 2024-08-14 over 129 models [Chiang24].
 
     Parameters
     ----------
@@ -108,11 +77,30 @@ def read_arena_votes(path: Path | str | None = None, both_bad: bool = True) -> P
         Count "both are bad" as a tie, or leave those votes out.
     """
     file = find_file("votes", path)
-    return _pair_counts(read_json(file), file, both_bad)
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
+    check_columns(data if isinstance(data, dict) else (), ("models", "X", "Y"), file)
+    models = tuple(clean_name(str(name)) for name in data["models"])
+    pairs, outcomes = np.asarray(data["X"], dtype=np.int64), np.asarray(data["Y"], dtype=float)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or outcomes.shape != (len(pairs), 4):
+        raise ValueError(f"{file}: X has shape {pairs.shape} and Y {outcomes.shape}; expected (n, 2) and (n, 4)")
+    if pairs.min(initial=0) < 0 or pairs.max(initial=0) >= len(models):
+        raise ValueError(f"{file}: X names models {pairs.min()} to {pairs.max()} of {len(models)}")
+    wins, ties = np.zeros((2, len(models), len(models)))
+    (first, second), (win, loss, tie, bad) = pairs.T, outcomes.T
+    for sides, won in (((first, second), win), ((second, first), loss)):
+        np.add.at(wins, sides, won)
+        np.add.at(ties, sides, tie + bad if both_bad else tie)
+    try:
+        return PairCounts(models, wins, ties)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def read_clean_battles(path: Path | str, language: str | None = None, both_bad: bool = True) -> pd.DataFrame:
-    """Votes of a ``clean_battle_*.json`` as LMSYS publishes it with its leaderboard [Chiang24].
+    """Read the votes of a ``clean_battle_*.json`` as LMSYS publishes it with its leaderboard [Chiang24].
 
     Kept are anonymous votes and, where the file marks repeated prompts, those it sampled: what the leaderboard counts.
 
@@ -146,7 +134,7 @@ def _first_turn(turns: str, row: int, path: Path) -> str:
 
 
 def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 16) -> pd.DataFrame:
-    """Battles with prompts: lmsys-arena-human-preference-55k, the D_arena of [RouteLLM24].
+    """Read battles with prompts: lmsys-arena-human-preference-55k, the D_arena of [RouteLLM24].
 
     The prompt is the first turn of the conversation. Prompts under `min_prompt_characters` are left out, and with
     them null turns, as in the paper.
@@ -175,7 +163,7 @@ def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 1
 
 
 def read_arena140k(path: Path | str | None = None, both_bad: bool = True) -> pd.DataFrame:
-    """Votes of 2025 without prompts, model_a shown first: arena-human-preference-140k.
+    """Read votes of 2025 without prompts, model_a shown first: arena-human-preference-140k.
 
     Returns
     -------
@@ -192,7 +180,7 @@ def read_arena140k(path: Path | str | None = None, both_bad: bool = True) -> pd.
 
 # --------------------------------------------------------------------------------------------------- LLMs as judges
 def read_human_and_judges(path: Path | str | None = None, both_bad: bool = True) -> pd.DataFrame:
-    """The same Arena battles judged by people and by three LLMs, in the order of display [PPRanking24].
+    """Read the same Arena battles judged by people and by three LLMs, in the order of display [PPRanking24].
 
     Returns
     -------
@@ -217,7 +205,7 @@ def read_human_and_judges(path: Path | str | None = None, both_bad: bool = True)
 
 
 def read_llmbar(path: Path | str | None = None) -> pd.DataFrame:
-    """LLM judges asked the same comparison with the two outputs in both orders, the better output known [LLMBar24].
+    """Read what LLM judges answered when queried in both orders, the better output known [LLMBar24].
 
     Parameters
     ----------
@@ -262,7 +250,7 @@ def _read_llmbar_results(path: Path) -> pd.DataFrame:
 
 
 def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
-    """GPT-4-turbo judgements on the 805 prompts of AlpacaEval, the D_judge of this reproduction [AlpacaEval23].
+    """Read GPT-4-turbo judgements on the 805 prompts of AlpacaEval, the D_judge of this reproduction [AlpacaEval23].
 
     model_a is generator_1, the baseline of every comparison, and model_b generator_2. This is not the order of
     display: AlpacaEval shows the two in random order and turns the answer back. `preference` runs from 1 (model_a
@@ -313,7 +301,7 @@ def _with_winner(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def read_mt_bench_judgements(path: Path | str | None = None) -> pd.DataFrame:
-    """MT-Bench scores (1-10) that GPT-4 judges gave single answers [MTBench23].
+    """Read MT-Bench scores (1-10) that GPT-4 judges gave single answers [MTBench23].
 
     The judge's version differs between repositories, so compare models within one. Scores below 0, which stand for
     an answer of the judge that could not be read, are left out.
