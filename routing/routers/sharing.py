@@ -1,0 +1,214 @@
+"""Share saved routers through the Hugging Face Hub: write a model card, push a folder, fetch one at a pinned commit.
+
+    write_model_card(router, "my_router", licence="cc-by-4.0", data="...", intervals=metrics)
+    name = push_router("my_router", "owner/name")      # "hub:owner/name@<commit>"
+    router = load_router(name)
+
+Nothing is sent or fetched unless a hub is named: by `push_router`, or by a name that begins with ``hub:``. The client
+is `huggingface_hub` with its own settings: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from routing.files import write_atomically
+from routing.routers.base import Router, load_router
+
+CARD = """---
+{front}
+---
+# {kind}
+Ratings of {n_models} language models for each prompt, in log-odds: a `{kind}` of the package `routing`.
+
+## Intended use
+Choose, for each prompt, which of the models below is called. The router does not answer prompts itself.
+
+## How to load
+```python
+from routing import load_router
+
+router = load_router("hub:OWNER/NAME@COMMIT")  # or the folder that holds this file
+router.win_probability(["What is a prime?"], {first}, {second})
+```
+Loading runs no code from the repository: arrays and weights are read without pickle and checked against the sha256
+in `router.json`.
+
+## Models
+{models}
+
+## Data
+{data}
+
+## Measurements
+{measured}
+
+## Limits
+The router rates only the models above, as they were when the battles were judged. It learned what the judges of its
+battles preferred, which need not be what is correct. Measure it on prompts of your own before you use it, above all
+where they differ from its battles in language, subject or length, and choose the threshold there.
+
+## Licence
+`{licence}`
+"""
+
+
+def parse_hub_name(name: str) -> tuple[str, str | None]:
+    """Split ``hub:owner/name[@revision]`` into the repository and the revision, None where none is named."""
+    match = re.fullmatch(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name, re.ASCII)
+    if match is None:
+        raise ValueError(f"{name!r} names no repository on a hub; write hub:owner/name or hub:owner/name@revision")
+    return match[1], match[2]
+
+
+def fetch_files(name: str, patterns: Sequence[str]) -> Path:
+    """Download the files of ``hub:owner/name[@revision]`` that match `patterns`; return their folder, named by commit.
+
+    A branch, a tag or no revision (the default branch) is resolved to its commit once; every file is of that commit.
+
+    Raises
+    ------
+    ValueError
+        A name of another form.
+    FileNotFoundError
+        The repository, the revision or the network is not there; the message gives the client's reason.
+    """
+    from huggingface_hub import HfApi, errors  # only hub names need it
+
+    repository, revision = parse_hub_name(name)
+    try:
+        return Path(HfApi().snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+    except (OSError, ValueError, errors.HfHubHTTPError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FileNotFoundError(
+            f"{name} could not be downloaded ({reason}). Check the name, the revision and the network; a private"
+            " repository needs a token (hf auth login)."
+        ) from error
+
+
+def fetch_router(name: str) -> Path:
+    """Download the router ``hub:owner/name[@revision]``; return its folder, which `load_router` checks and reads.
+
+    First comes ``router.json`` alone, then the files that it lists and the model card, all of one commit, and no other
+    file. Raises as `fetch_files`, and a ValueError where ``router.json`` lists anything but plain file names.
+    """
+    first = fetch_files(name, ["router.json"])
+    _, files = _read_description(first, name)
+    return fetch_files(f"hub:{parse_hub_name(name)[0]}@{first.name}", files)
+
+
+def _read_description(folder: Path, name: object) -> tuple[dict, list[str]]:
+    """Return ``router.json``, and the names of a shared router's files: none leads elsewhere or is a pattern."""
+    path = folder / "router.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{name} holds no saved router: router.json is missing")
+    try:
+        description = dict(json.loads(path.read_text(encoding="utf-8")))
+        listed = list(description["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"router.json of {name} is no description of a router: {error!r}") from error
+    for file in listed:
+        if not re.fullmatch(r"\w[\w.-]*", str(file), re.ASCII):
+            raise ValueError(f"router.json of {name} lists {file!r}, which is no plain file name; do not use it")
+    return description, ["router.json", "README.md", *listed]
+
+
+def write_model_card(
+    router: Router,
+    folder: str | Path,
+    *,
+    licence: str,
+    data: str,
+    intervals: pd.DataFrame | None = None,
+    datasets: Sequence[str] = (),
+) -> Path:
+    """Write ``README.md``, as the Hugging Face Hub reads it, into the folder of a saved router; return its path.
+
+    Parameters
+    ----------
+    router : Router
+        The one that was saved into `folder`.
+    licence : str
+        Identifier on the Hub, in lower case: "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "other".
+    data : str
+        What the router learned from: source, number of battles, dates, licence of the data.
+    intervals : DataFrame, optional
+        What was measured, one row per metric and test set; for instance columns metric, prompts, estimate, low, high.
+    datasets : sequence of str
+        Names of the data on the Hub, where it is there.
+
+    Raises
+    ------
+    FileNotFoundError
+        `folder` holds no saved router.
+    ValueError
+        Another router is in `folder`, `data` is empty, or `licence` is no identifier.
+    """
+    from huggingface_hub import ModelCardData
+
+    path, kind = Path(folder) / "README.md", type(router).__name__
+    saved, _ = _read_description(path.parent, folder)
+    if (saved.get("router"), saved.get("models")) != (kind, list(router.models)):
+        raise ValueError(f"{folder} holds another router than this {kind}; save this one first")
+    if not data.strip():
+        raise ValueError("data is empty; say what the router learned from, and under which licence")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+        raise ValueError(f"licence is {licence!r}; give an identifier in lower case, such as 'apache-2.0'")
+    tags = ["llm-routing", "bradley-terry"]
+    front = ModelCardData(license=licence, library_name="routing", tags=tags, datasets=list(datasets) or None)
+    first, second = (json.dumps(model, ensure_ascii=False) for model in router.models[:2])
+    models = "\n".join(f"- `{model}`" for model in router.models)
+    measured = "None were given for this card." if intervals is None else _markdown_table(intervals)
+    values = dict(kind=kind, n_models=len(router.models), first=first, second=second, models=models, licence=licence)
+    write_atomically(path, CARD.format(front=front.to_yaml().strip(), data=data.strip(), measured=measured, **values))
+    return path
+
+
+def _markdown_table(table: pd.DataFrame) -> str:
+    rows = [list(table.columns), ["---"] * table.shape[1], *table.itertuples(index=False)]
+    texts = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in texts)
+
+
+def push_router(folder: str | Path, name: str, *, private: bool = True, token: str | None = None) -> str:
+    """Upload a saved router to the Hugging Face Hub; return the name of this version, ``hub:owner/name@commit``.
+
+    Only ``router.json``, the files it lists and ``README.md`` are sent. Where the router keeps vectors of its training
+    prompts, as similarity weighting does, they are among them.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Of `Router.save`, with the ``README.md`` of `write_model_card`.
+    name : str
+        ``owner/name``; made where it is missing, visible to its owner alone unless ``private=False``.
+    token : str, optional
+        Default: that of HF_TOKEN or ``hf auth login``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        What `load_router` raises for a folder that it refuses; no ``README.md``; an encoder or base model that is a
+        folder of this machine; a name of another form.
+    """
+    from huggingface_hub import HfApi
+
+    folder, repository = Path(folder), parse_hub_name(f"hub:{name}")[0]
+    router = load_router(folder)
+    for model in (getattr(getattr(router, "encoder", None), "name", None), getattr(router, "name", None)):
+        if model is not None and (Path(model).is_absolute() or Path(model).is_dir()):
+            raise ValueError(f"{folder} needs the model in {model}, a folder that others lack; train on one from a hub")
+    if not (folder / "README.md").is_file():
+        raise FileNotFoundError(f"{folder / 'README.md'} is missing; write it with write_model_card")
+    _, files = _read_description(folder, folder)
+    hub = HfApi(token=token)
+    hub.create_repo(repository, private=private, exist_ok=True)
+    commit = hub.upload_folder(
+        repo_id=repository, folder_path=folder, allow_patterns=files, commit_message="Upload router"
+    )
+    return f"hub:{repository}@{commit.oid}"
