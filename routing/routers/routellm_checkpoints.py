@@ -38,15 +38,15 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from scipy.special import logsumexp, softmax
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel, XLMRobertaForSequenceClassification
 
 from routing.battles import validate_battles
 from routing.embeddings import batches_to_read, mend_surrogates
@@ -73,7 +73,7 @@ WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "sentencepiece*")
 MESSAGES = ("system_ft_v5.txt", "classifier_ft_v5.txt")  # of the causal LLM, the second around the prompt
 TURN = "<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"  # of Llama 3
-SCORES = [f"[[{score}]]" for score in range(1, 6)]
+SCORES = ["[[1]]", "[[2]]", "[[3]]", "[[4]]", "[[5]]"]
 N_NEW_TOKENS = 6  # within which the causal LLM has to write a score
 CHARACTERS_PER_TOKEN = 100  # no more of a long prompt is tokenized, only to be cut
 BATCH_SIZE = 32
@@ -149,10 +149,10 @@ class _PairRouter(_CheckpointRouter):
     n_strong_labels: ClassVar[int]
     n_tie_labels: ClassVar[int] = 0
 
-    def __init__(self, strong: str, weak: str) -> None:
-        if strong == weak:
-            raise ValueError(f"{strong!r} against itself: name two different models")
-        self.strong, self.models = strong, tuple(sorted((strong, weak)))
+    def __init__(self, pair: tuple[str, str]) -> None:
+        if len(set(pair)) != 2:
+            raise ValueError(f"pair is {pair}; name two different models, the strong one first")
+        self.strong, self.models = pair[0], tuple(sorted(pair))
 
     @abstractmethod
     def _label_logits(self, texts: list[str]) -> np.ndarray:
@@ -197,19 +197,19 @@ class RouteLLMBertRouter(_PairRouter):
     ----------
     source : str or Path
         A folder with the model and its tokenizer, or ``hub:routellm/bert_gpt4_augmented[@revision]``.
-    strong, weak : str
-        What the pair is called; the checkpoint holds no names.
+    pair : (str, str)
+        What the strong and the weak model are called; the checkpoint holds no names.
     device : str
         As torch names it.
     """
 
     n_strong_labels, n_tie_labels = 1, 1
 
-    def __init__(self, source: str | Path, strong: str = PAIR[0], weak: str = PAIR[1], device: str = "cpu") -> None:
-        super().__init__(strong, weak)
+    def __init__(self, source: str | Path, pair: tuple[str, str] = PAIR, device: str = "cpu") -> None:
+        super().__init__(pair)
         folder = _open(source, (*WEIGHTS, *TOKENIZER), "config.json")
-        self._model = _load_model(XLMRobertaForSequenceClassification, folder, torch.float32).to(device)
-        self._tokenizer = _load_tokenizer(folder)
+        self._model = _load_model("XLMRobertaForSequenceClassification", folder, torch.float32).to(device)
+        self._tokenizer = _load("AutoTokenizer", folder)
         if self._model.config.num_labels != 3:
             raise ValueError(f"{folder} has {self._model.config.num_labels} labels; RouteLLM's has 3")
 
@@ -219,9 +219,8 @@ class RouteLLMBertRouter(_PairRouter):
         texts = [text[: CHARACTERS_PER_TOKEN * length] for text in texts]
         rows = tokenizer(texts, truncation=True, max_length=length)["input_ids"] if texts else []
         logits = np.empty((len(rows), 3))
-        for batch in batches_to_read(
-            np.array([len(row) for row in rows]), BATCH_SIZE, self._model.device.type == "cpu"
-        ):
+        lengths = np.array([len(row) for row in rows])
+        for batch in batches_to_read(lengths, BATCH_SIZE, self._model.device.type == "cpu"):
             inputs = tokenizer.pad({"input_ids": [rows[number] for number in batch]}, return_tensors="pt")
             with torch.no_grad():
                 logits[batch] = self._model(**inputs.to(self._model.device)).logits.cpu().numpy()
@@ -243,36 +242,31 @@ class RouteLLMCausalRouter(_PairRouter):
     tokenizer : str or Path
         The folder of Meta's tokenizer of Llama 3 8B or, with a token of an account that accepted Meta's licence,
         ``hub:meta-llama/Meta-Llama-3-8B[@revision]``.
-    strong, weak, device : str
+    pair, device
         As `RouteLLMBertRouter`. The weights take 16 GB, in bfloat16 as RouteLLM runs them.
     """
 
     n_strong_labels = 3
 
     def __init__(
-        self,
-        source: str | Path,
-        tokenizer: str | Path,
-        strong: str = PAIR[0],
-        weak: str = PAIR[1],
-        device: str = "cuda",
+        self, source: str | Path, tokenizer: str | Path, pair: tuple[str, str] = PAIR, device: str = "cuda"
     ) -> None:
-        super().__init__(strong, weak)
+        super().__init__(pair)
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise RuntimeError("torch sees no accelerator; device='cpu' takes 16 GB of memory and seconds per prompt")
         folder = _open(source, (*WEIGHTS, *MESSAGES), "config.json", *MESSAGES)
         self._system, self._question = ((folder / name).read_text(encoding="utf-8") for name in MESSAGES)
         if [name for _, name, *_ in string.Formatter().parse(self._question) if name is not None] != ["question"]:
             raise ValueError(f"{folder / MESSAGES[1]} has to hold {{question}} once, and no other field")
-        self._tokenizer = _load_tokenizer(_open(tokenizer, TOKENIZER, "tokenizer.json"))
-        self._first_score = len(self._tokenizer)
+        self._tokenizer = _load("AutoTokenizer", _open(tokenizer, TOKENIZER, "tokenizer.json"))
         self._tokenizer.add_tokens(SCORES, special_tokens=True)
-        self._model = _load_model(LlamaForCausalLM, folder, torch.bfloat16).to(device)
+        self._first_score = len(self._tokenizer) - len(SCORES)
+        self._model = _load_model("LlamaForCausalLM", folder, torch.bfloat16).to(device)
         n_rows = self._model.get_output_embeddings().weight.shape[0]
-        if n_rows != len(self._tokenizer) or n_rows != self._first_score + len(SCORES):
+        if n_rows != len(self._tokenizer):
             raise ValueError(
-                f"{folder} has {n_rows} token embeddings, the tokenizer in {tokenizer} {self._first_score} tokens"
-                f" before the five scores; use the tokenizer that the checkpoint was trained with"
+                f"{folder} has {n_rows} token embeddings, but the tokenizer in {tokenizer} with the five scores has"
+                f" {len(self._tokenizer)} tokens; use the tokenizer that the checkpoint was trained with"
             )
 
     def _label_logits(self, texts: list[str]) -> np.ndarray:
@@ -291,9 +285,8 @@ class RouteLLMCausalRouter(_PairRouter):
             places = (written.sequences[0, tokens.shape[1] :] >= self._first_score).nonzero()
             if len(places):
                 logits[number] = written.scores[int(places[0])][0, self._first_score :].float().cpu().numpy()
-        unscored = [str(number) for number in np.flatnonzero(np.isneginf(logits[:, -1]))]
-        if unscored:
-            warnings.warn(f"no score was written for prompts {', '.join(unscored)}; P(strong) is 1", stacklevel=5)
+        if unscored := np.flatnonzero(np.isneginf(logits[:, -1])).tolist():
+            warnings.warn(f"no score was written for prompts {unscored}; their P(strong) is 1", stacklevel=5)
         return logits
 
     def _tokenize(self, text: str) -> list[int]:
@@ -322,17 +315,18 @@ def _open(source: str | Path, patterns: tuple[str, ...], *required: str) -> Path
     return folder
 
 
-def _load_tokenizer(folder: Path):
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-
-
-def _load_model(make: type[PreTrainedModel], folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Read a transformer whose weights are all in the folder's safetensors: none is drawn at random instead."""
-    safe = dict(use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True)
+def _load(name: str, folder: Path, **settings: object) -> Any:
+    """Load what a class of transformers makes of a folder; nothing is fetched, and no code in it is run."""
     try:
-        model, found = make.from_pretrained(folder, dtype=dtype, **safe)
+        kind = getattr(transformers, name)
+        return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder} is no {make.__name__}: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"{folder} is no {name}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _load_model(name: str, folder: Path, dtype: torch.dtype) -> transformers.PreTrainedModel:
+    """Load a model from safetensors that hold all of its weights; none is drawn at random instead."""
+    model, found = _load(name, folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
     if found["missing_keys"]:
-        raise ValueError(f"{folder} lacks weights of a {make.__name__}: {', '.join(sorted(found['missing_keys'])[:5])}")
+        raise ValueError(f"{folder} lacks weights of a {name}: {', '.join(sorted(found['missing_keys'])[:5])}")
     return model.eval()

@@ -70,13 +70,7 @@ def fetch_files(name: str, patterns: Sequence[str]) -> Path:
     """Download the files of ``hub:owner/name[@revision]`` that match `patterns`; return their folder, named by commit.
 
     A branch, a tag or no revision (the default branch) is resolved to its commit once; every file is of that commit.
-
-    Raises
-    ------
-    ValueError
-        A name of another form.
-    FileNotFoundError
-        The repository, the revision or the network is not there; the message gives the client's reason.
+    A name of another form raises a ValueError, one that cannot be downloaded a FileNotFoundError with the reason.
     """
     from huggingface_hub import HfApi, errors  # only hub names need it
 
@@ -144,10 +138,8 @@ def write_model_card(
 
     Raises
     ------
-    FileNotFoundError
-        `folder` holds no saved router.
-    ValueError
-        Another router is in `folder`, `data` is empty, or `licence` is no identifier.
+    FileNotFoundError, ValueError
+        `folder` holds no or another router, `data` is empty, or `licence` is no identifier.
     """
     from huggingface_hub import ModelCardData
 
@@ -193,8 +185,7 @@ def push_router(folder: str | Path, name: str, *, private: bool = True, token: s
     Raises
     ------
     FileNotFoundError, ValueError
-        What `load_router` raises for a folder that it refuses; no ``README.md``; an encoder or base model that is a
-        folder of this machine; a name of another form.
+        `load_router` refuses the folder, ``README.md`` is missing, or its encoder or base model is a local folder.
     """
     from huggingface_hub import HfApi
 
@@ -208,7 +199,5 @@ def push_router(folder: str | Path, name: str, *, private: bool = True, token: s
     _, files = _read_description(folder, folder)
     hub = HfApi(token=token)
     hub.create_repo(repository, private=private, exist_ok=True)
-    commit = hub.upload_folder(
-        repo_id=repository, folder_path=folder, allow_patterns=files, commit_message="Upload router"
-    )
+    commit = hub.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=files)
     return f"hub:{repository}@{commit.oid}"
