@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from routing.files import write_atomically
 from routing.routers.base import Router, load_router
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 CARD = """---
 {front}
@@ -72,17 +77,27 @@ def fetch_files(name: str, patterns: Sequence[str]) -> Path:
     A branch, a tag or no revision (the default branch) is resolved to its commit once; every file is of that commit.
     A name of another form raises a ValueError, one that cannot be downloaded a FileNotFoundError with the reason.
     """
-    from huggingface_hub import HfApi, errors  # only hub names need it
+    from huggingface_hub import errors  # only hub names need it
 
     repository, revision = parse_hub_name(name)
     try:
-        return Path(HfApi().snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+        return Path(_client().snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
     except (OSError, ValueError, errors.HfHubHTTPError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FileNotFoundError(
             f"{name} could not be downloaded ({reason}). Check the name, the revision and the network; a private"
             " repository needs a token (hf auth login)."
         ) from error
+
+
+def _client(token: str | None = None) -> HfApi:
+    """Make a client of the hub that shows progress on a terminal only."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    return HfApi(token=token)
 
 
 def fetch_router(name: str) -> Path:
@@ -187,8 +202,6 @@ def push_router(folder: str | Path, name: str, *, private: bool = True, token: s
     FileNotFoundError, ValueError
         `load_router` refuses the folder, ``README.md`` is missing, or its encoder or base model is a local folder.
     """
-    from huggingface_hub import HfApi
-
     folder, repository = Path(folder), parse_hub_name(f"hub:{name}")[0]
     router = load_router(folder)
     for model in (getattr(getattr(router, "encoder", None), "name", None), getattr(router, "name", None)):
@@ -197,7 +210,7 @@ def push_router(folder: str | Path, name: str, *, private: bool = True, token: s
     if not (folder / "README.md").is_file():
         raise FileNotFoundError(f"{folder / 'README.md'} is missing; write it with write_model_card")
     _, files = _read_description(folder, folder)
-    hub = HfApi(token=token)
+    hub = _client(token)
     hub.create_repo(repository, private=private, exist_ok=True)
     commit = hub.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=files)
     return f"hub:{repository}@{commit.oid}"

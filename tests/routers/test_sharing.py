@@ -224,6 +224,16 @@ def test_what_is_not_there_is_named(hub, saved, name):
         fetch_router(name)
 
 
+def test_a_pinned_router_needs_no_network_once_it_is_here(hub, saved):
+    name = push_router(saved, "someone/router")
+    folder = fetch_router(name)
+    hub.shutdown()
+    hub.server_close()
+    assert fetch_router(name) == folder
+    with pytest.raises(FileNotFoundError, match="hub:someone/other"):
+        fetch_router("hub:someone/other")
+
+
 @pytest.mark.parametrize("name", ["someone/router", "hub:router", "hub:a/b/c", "hub:a/b@", "hub:a b/c", "hub:é/b"])
 def test_names_of_another_form_reach_no_network(monkeypatch, name):
     monkeypatch.setattr("huggingface_hub.HfApi.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
