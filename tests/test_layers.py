@@ -14,7 +14,7 @@ LAYERS = [
     {"battles", "embeddings"},
     {"ratings", "data", "runner"},
     {"routers", "policy"},
-    {"evaluation", "cluster"},
+    {"evaluation", "cluster", "integrations"},
     {"order_audit"},
     {"studies"},
 ]

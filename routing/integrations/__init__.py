@@ -1,0 +1,1 @@
+"""Routers inside other libraries. Nothing here imports those libraries: they call objects of this package."""
