@@ -4,7 +4,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python -m routing
 
-.PHONY: setup reproduce reproduce-full test lint lock bench clean
+.PHONY: setup reproduce reproduce-full test test-litellm lint lock bench clean
 
 setup: .venv/.ready
 
@@ -38,6 +38,15 @@ bench: .venv-bench/.ready
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[bench,scale]'
 	@touch $@
 
+# The plugin in the real LiteLLM, with mock responses. LiteLLM pins older versions of shared packages, so it lives apart.
+test-litellm: .venv-litellm/.ready
+	.venv-litellm/bin/python -m tests.integrations.litellm_mock
+
+.venv-litellm/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 'litellm[proxy]>=1.94' --editable .
+	@touch $@
+
 # Choose the exact versions anew. A local build tag (+cpu) is dropped, so that the lock fits every platform.
 lock:
 	rm -rf .venv-lock
@@ -47,4 +56,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-bench .venv-lock runs build *.egg-info
+	rm -rf .venv .venv-bench .venv-litellm .venv-lock runs build *.egg-info

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 CHARACTERS_PER_TOKEN = 4.0  # English
 TURNS = {"last": ("user",), "conversation": ("user", "assistant")}  # roles of the messages that are routed on
 NARROWED = "_routing_plugin_candidate_models"  # where a request's metadata hold what an earlier attempt was narrowed to
+_index = lru_cache(pd.Index)  # making one takes longer than a choice
 
 
 @dataclass(eq=False)
@@ -115,9 +116,9 @@ class LiteLLMPlugin:
         router, names = self._loaded, {self.names.get(model, model): model for model in candidates}
         known = sorted(names.keys() & set(router.models) & self._per_input_token.keys())
         if len(known) < 2:
+            rated, priced = ", ".join(router.models), ", ".join(self._per_input_token)
             raise ValueError(
-                f"a choice needs two models that the router rates and that have prices; it rates"
-                f" {', '.join(router.models)}, prices are of {', '.join(self._per_input_token)}"
+                f"a choice needs two models that the router rates ({rated}) and that have prices ({priced})"
             )
         if unknown := {names[name] for name in names.keys() - set(known)} - self._reported:
             logger.warning("never chosen, for want of a rating or a price: %s", ", ".join(sorted(unknown)))
@@ -132,12 +133,12 @@ class LiteLLMPlugin:
             raise ValueError(f"no text in what is routed on, turn={self.turn!r} of {len(messages)} messages")
         tokens = sum(len(text) for _, text in texts) / CHARACTERS_PER_TOKEN
         price = {name: self._without_input[name] + tokens * self._per_input_token[name] for name in known}
-        ratings = pd.DataFrame(router.ratings([prompt]), columns=router.models)
+        ratings = pd.DataFrame(router.ratings([prompt]), columns=_index(tuple(router.models)))
         rows = (table.to_numpy()[0].tolist() for table in (ratings, win_share(ratings, router.nu)))
         rating, share = (dict(zip(router.models, row, strict=True)) for row in rows)
-        columns = pd.Index(left)
-        policy = MultiModelPolicy(pd.Series([price[name] for name in left], columns), self.quality_per_usd)
-        choice = str(policy.choose(pd.DataFrame([[share[name] for name in left]], columns=columns))[0])
+        columns, costs = _index(tuple(left)), np.array([price[name] for name in left])
+        policy = MultiModelPolicy(pd.Series(costs, columns), self.quality_per_usd)
+        choice = str(policy.choose(pd.DataFrame(np.array([[share[name] for name in left]]), columns=columns))[0])
         parts = {"rating": rating, "win_probability": share, "price_usd": price}
         models = {name: {part: values[name] for part, values in parts.items()} for name in known}
         return {"choice": choice, "tried": [*tried, choice], "models": models}

@@ -230,6 +230,18 @@ def test_wrong_settings_raise_when_the_plugin_is_made(settings, error, named):
         make_plugin(**settings)
 
 
+def test_the_plugin_of_the_readme_routes(tmp_path, monkeypatch):
+    """Its first lines, which are also the proxy's ``my_plugin.py``; `litellm_mock.py` runs the whole section."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = text.split("\n## In an application\n")[1].split("\n## ")[0].strip()
+    assert len(section.splitlines()) < 25
+    monkeypatch.chdir(tmp_path)
+    _leaderboard().save("my_router")
+    made: dict[str, Any] = {}
+    exec("".join(section.split("```python\n")[1].splitlines(keepends=True)[:3]), made)
+    assert run(made["plugin"], user(HARD), ["openai/small", "openai/large"]).candidate_models == ["openai/large"]
+
+
 def test_no_module_of_the_package_imports_litellm_or_openai():
     imports = re.compile(r"^\s*(?:import|from) (?:litellm|openai)\b", re.MULTILINE)
     modules = Path(integration.__file__).parents[1].rglob("*.py")
