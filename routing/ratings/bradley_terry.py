@@ -1,6 +1,6 @@
-"""Bradley-Terry ratings from pair counts: maximum likelihood, its uncertainty, and tiers.
+"""Bradley-Terry ratings from pair counts: maximum likelihood, whether it exists, its uncertainty, and tiers.
 
-Model i beats model j with probability sigma(theta_i - theta_j) [BradleyTerry52]; ties as in `tie_models`.
+Model i beats model j with probability sigma(theta_i - theta_j) [BradleyTerry52]; ties as in `ties`.
 The likelihood of a battle table depends on it through its pair counts alone, so the fit works on pairs,
 never on rows: 129 models and 1.67 million votes are 3,460 numbers of each outcome.
 """
@@ -12,24 +12,32 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.sparse.csgraph import connected_components
-from scipy.special import xlogy
+from scipy.sparse.csgraph import NegativeCycleError, bellman_ford, connected_components
 from scipy.stats import norm
 
 from routing.battles import PairCounts
 from routing.ratings.newton import (
+    NewtonResult,
     PairSums,
-    divergence,
+    few_threads,
     information,
-    laplacian,
     outcome_terms,
     pair_sums,
-    solve_linear,
+    quadratic_form,
     solve_ratings,
+    with_tie_prior,
 )
-from routing.ratings.ties import TIE_MODELS, OutcomeTerms, outcome_probability
+from routing.ratings.ties import TIE_MODELS, fit_tie_share, outcome_probability
 
 ELO_PER_LOG_ODDS = 400 / np.log(10)
+WEAKEST_PRIOR = 1e-10  # per battle; a weaker one is lost in rounding
+
+
+def half_width(variance: np.ndarray, level: float) -> np.ndarray:
+    """Return half the width of normal confidence intervals at `level`, strictly between 0 and 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it is a probability between 0 and 1, such as 0.95")
+    return norm.ppf((1 + level) / 2) * np.sqrt(variance)
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,15 @@ class BradleyTerryFit:
     ratings : Series, shape (n_models,)
         Log-odds, mean 0, indexed by model.
     covariance : array, shape (n_models, n_models)
-        Sandwich covariance of the ratings [White82]: right also where the model is not.
+        Sandwich covariance of the ratings [White82], right also where the model is not. Where all outcomes between
+        two groups of models are alike (all ties, say), they show no spread, and the outcomes that the model expects
+        stand in their place. So after one tie two equal ratings have the variance of the inverse information, not 0.
     ties : str
         How ties were treated, one of `TIE_MODELS`.
     tie_parameter : float
-        nu of Davidson's model, log-threshold of the Rao-Kupper model; for "half" and "drop" the share of ties.
+        As in `routing.ratings.ties`; 0 where nothing was tied and there was no prior.
     log_likelihood : float
-        Of all battles with their three outcomes, in nats; "half" and "drop" predict the share of ties.
+        Of all battles with their three outcomes, in nats, as `outcome_probability` predicts them.
     """
 
     ratings: pd.Series
@@ -67,126 +77,199 @@ class BradleyTerryFit:
     def _rating(self, model: str) -> float:
         if model not in self.ratings.index:
             raise ValueError(
-                f"no rating of model {model!r}; there are {len(self.ratings)}: {_some(self.ratings.index)}"
+                f"no rating of model {model!r}; there are {len(self.ratings)}: {name_some(self.ratings.index)}"
             )
         return float(self.ratings[model])
 
     def elo(self, anchor: str = "mixtral-8x7b-instruct-v0.1", anchor_elo: float = 1114.0) -> pd.Series:
-        """Ratings in Elo points (400 for odds of ten to one), moved so that `anchor` stands at `anchor_elo`."""
+        """Return ratings in Elo points (400 for odds of ten to one), moved so that `anchor` stands at `anchor_elo`."""
         return (ELO_PER_LOG_ODDS * (self.ratings - self._rating(anchor)) + anchor_elo).rename("rating_elo")
 
     def interval(self, level: float = 0.95) -> pd.DataFrame:
-        """Normal confidence interval of each rating, columns ``low`` and ``high``, log-odds."""
-        width = norm.ppf((1 + level) / 2) * np.sqrt(np.diagonal(self.covariance))
+        """Return the normal confidence interval of each rating, columns ``low`` and ``high``, log-odds."""
+        width = half_width(np.diagonal(self.covariance), level)
         return pd.DataFrame({"low": self.ratings - width, "high": self.ratings + width})
 
     def outcome_probability(self, model_a: str, model_b: str) -> np.ndarray:
-        """P(a wins), P(tie), P(b wins): shape (3,)."""
+        """Return P(a wins), P(tie), P(b wins): shape (3,)."""
         return outcome_probability(self._rating(model_a) - self._rating(model_b), self.ties, self.tie_parameter)
 
     def win_probability(self, model_a: str, model_b: str) -> float:
-        """P(a wins) given that one of the two wins."""
+        """Return P(a wins) given that one of the two wins; NaN where all battles are ties and the models equal."""
         win, _, loss = self.outcome_probability(model_a, model_b)
-        return float(win / (win + loss))
+        return float(win / (win + loss)) if win + loss > 0 else np.nan
+
+    def expected_score(self, model_a: str, model_b: str) -> float:
+        """Return P(a wins) + P(tie) / 2: the share of battles that a is expected to win, a tie being half a win."""
+        win, tie, _ = self.outcome_probability(model_a, model_b)
+        return float(win + tie / 2)
 
 
-def _some(names, limit: int = 5) -> str:
+def name_some(names, limit: int = 5) -> str:
     names = list(names)
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def check_estimable(counts: PairCounts, ties: str) -> None:
-    """Raise unless finite maximum-likelihood ratings exist: every split of the models has wins both ways [Ford57]."""
-    models = np.array(counts.models, dtype=object)
-    remedy = "leave them out, or give a prior (prior_strength=0.1, say)"
-    played = counts.wins + counts.wins.T + (0 if ties == "drop" else counts.ties)
-    n_groups, group = connected_components(played, directed=False)
-    if n_groups > 1:
-        smallest = models[group == np.argmin(np.bincount(group))]
-        raise ValueError(
-            f"the models fall into {n_groups} groups that never met, so that their ratings cannot be compared."
-            f" One group: {_some(smallest)}; {remedy}"
-        )
-    beaten = counts.wins + (0 if ties == "drop" else counts.ties)
-    n_groups, group = connected_components(beaten, directed=True, connection="strong")
-    if n_groups > 1:
-        ends = []  # groups that only won or only lost; in an acyclic graph of groups there are at least two
-        for number in range(n_groups):
-            inside = group == number
-            won, lost = beaten[np.ix_(inside, ~inside)].sum(), beaten[np.ix_(~inside, inside)].sum()
-            if won == 0 or lost == 0:
-                ends.append((inside.sum(), _some(models[inside]), "lost" if won == 0 else "won"))
-        _, names, what = min(ends)
-        raise ValueError(
-            f"{names} {what} every battle against the other models, so that no finite rating is the likeliest; {remedy}"
-        )
+# -- whether a finite estimate exists ---------------------------------------------------------------------------------
 
 
-def _check_ties(counts: PairCounts, ties: str) -> None:
-    if ties not in TIE_MODELS:
-        raise ValueError(f"ties is {ties!r}; use one of {', '.join(TIE_MODELS)}")
-    if counts.n_battles == 0:
-        raise ValueError("the pair counts hold no battle")
+def _all_reachable(graphs: np.ndarray) -> np.ndarray:
+    """Return which graphs (n_graphs, n, n) lead from their first node to all others: (n_graphs,) bool."""
+    reached = np.zeros(graphs.shape[:2], dtype=bool)
+    reached[:, 0] = True
+    while True:
+        wider = reached | (graphs & reached[:, :, None]).any(axis=1)
+        if (wider == reached).all():
+            return reached.all(axis=1)
+        reached = wider
+
+
+def _outcome_graphs(pairs: PairSums, n_models: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return who beat whom and who tied whom in each problem, two arrays (n_problems, n_models, n_models) of bool."""
+    won, tied = np.zeros((2, pairs.outcomes.shape[1], n_models, n_models), dtype=bool)
+    for graph, there, back in ((won, 0, 2), (tied, 1, 1)):
+        graph[:, pairs.first, pairs.second] = pairs.outcomes[there] > 0
+        graph[:, pairs.second, pairs.first] |= pairs.outcomes[back] > 0
+    return won, tied
+
+
+def _wins_outnumber_ties(won: np.ndarray, tied: np.ndarray) -> bool:
+    """Say whether some closed chain of results holds more wins than ties; every model is reachable from the first."""
+    if (won & won.T).any():
+        return True
+    try:
+        bellman_ford(np.where(won, -1.0, np.where(tied, 1.0, 0.0)), indices=0)
+    except NegativeCycleError:
+        return True
+    return False
+
+
+def find_estimable(pairs: PairSums, n_models: int, has_tie: bool) -> np.ndarray:
+    """Return which problems have finite maximum-likelihood estimates: (n_problems,) bool.
+
+    There is none if, and only if, the parameters can move in some direction for ever without any outcome that was
+    observed becoming less likely. Take a direction (d, s), where d_i is what theta_i gains, and s what 2 log nu or tau
+    does. By the log-probabilities of `ties`, a win of i over j asks for ``d_i - d_j >= max(s, 0)`` and a tie for
+    ``|d_i - d_j| <= s`` (the same for both models of ties); "half" and "drop" have no tie parameter, and s = 0.
+    By scale, s is -1, 0 or 1:
+
+    - s = 0: no model may fall against one that it beat or tied. Only equal gains are left if, and only if, the graph
+      of "beat or tied" is strongly connected [Ford57].
+    - s = 1: these are difference constraints. They have a solution unless the graph with an edge of length -1 for each
+      win and edges of length 1 both ways for each tie has a cycle of negative length, that is a closed chain of
+      results with more wins than ties.
+    - s = -1 takes that nothing was tied; then nu or tau is 0, and the rest is s = 0.
+    """
+    won, tied = _outcome_graphs(pairs, n_models)
+    beaten = won | tied
+    found = _all_reachable(beaten) & _all_reachable(beaten.swapaxes(1, 2))
+    if has_tie:
+        for number in np.flatnonzero(found & tied.any(axis=(1, 2))):
+            found[number] = _wins_outnumber_ties(won[number], tied[number])
+    return found
+
+
+def explain_missing(counts: PairCounts, ties: str) -> str:
+    """Say why pair counts that `find_estimable` refuses have no finite estimate, naming models, and what to do."""
+    models, prior = np.array(counts.models, dtype=object), "give a prior (prior_strength=0.1, say)"
     if ties != "half" and not counts.wins.any():
-        raise ValueError(f"all battles are ties, of which ties={ties!r} learns nothing; use ties='half'")
+        reason = "which ties='drop' leaves out" if ties == "drop" else f"so the tie parameter of {ties!r} is infinite"
+        return f"all battles are ties, {reason}; {prior}"
+    beaten = counts.wins + (0 if ties == "drop" else counts.ties)
+    n_groups, group = connected_components(beaten, directed=False)
+    if n_groups > 1:
+        smallest = name_some(models[group == np.argmin(np.bincount(group))])
+        return (
+            f"the models fall into {n_groups} groups that never met, so that their ratings cannot be compared."
+            f" One group: {smallest}; leave it out, or {prior}"
+        )
+    n_groups, group = connected_components(beaten, directed=True, connection="strong")
+    if n_groups == 1:
+        unbeaten, winless = (name_some(models[~(counts.wins > 0).any(axis=axis)]) for axis in (0, 1))
+        return (
+            f"{unbeaten} never lost and {winless} never won, with so many ties between that the likelihood rises for"
+            f" ever as ratings and tie parameter grow together; {prior}"
+        )
+    ends = []  # groups that only won or only lost; in an acyclic graph of groups there are at least two
+    for number in range(n_groups):
+        inside = group == number
+        won, lost = beaten[np.ix_(inside, ~inside)].any(), beaten[np.ix_(~inside, inside)].any()
+        if not (won and lost):
+            ends.append((inside.sum(), name_some(models[inside]), "won" if won else "lost"))
+    _, names, what = min(ends)
+    return (
+        f"{names} {what} every battle against the other models, so that no finite rating is the likeliest;"
+        f" leave it out, or {prior}"
+    )
 
 
-def _solved_as(counts: PairCounts, ties: str) -> tuple[str, bool]:
-    """The likelihood to maximise, and whether it has a tie parameter: without ties the likeliest one is 0."""
-    has_tie = ties in ("davidson", "rao_kupper") and bool(counts.ties.any())
-    return (ties if has_tie else "half"), has_tie
+# -- the fit ----------------------------------------------------------------------------------------------------------
 
 
-def _drop_ties(counts: PairCounts) -> PairCounts:
-    return PairCounts(counts.models, counts.wins, np.zeros_like(counts.ties))
+def check_converged(result: NewtonResult, models: tuple[str, ...], what: str = "") -> None:
+    """Raise RuntimeError, naming a model, unless every problem converged; `what` says of what the problems are."""
+    if not result.converged.all():
+        failed = int(np.argmin(result.converged))
+        raise RuntimeError(
+            f"the rating of {models[result.least_settled[failed]]}{what and f' in {what} {failed}'} cannot be told in"
+            " the digits of a float: its battles weigh too little next to those of other models; leave it out, or give"
+            " a stronger prior"
+        )
 
 
 def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: float = 0.0) -> BradleyTerryFit:
-    """Maximum-likelihood ratings of the models of `counts`.
+    """Fit ratings to pair counts by maximum likelihood, with or without a prior.
 
     Parameters
     ----------
     counts : PairCounts
     ties : {"half", "davidson", "rao_kupper", "drop"}
-        What a tie means, see `tie_models`.
+        What a tie means, see `routing.ratings.ties`.
     prior_strength : float
-        Precision of a normal prior at 0 on each rating; 0 for none. With a prior, models that lost or won
-        everything have finite ratings.
+        Precision of a normal prior at 0 on each rating, 0 for none. It is also the number of battles between equal
+        models, a third of them ties, that regularise a tie parameter by adding
+        ``prior_strength * (log P(tie) + 2 log P(win)) / 3`` at delta = 0 to the log-likelihood. With a prior, every
+        table has a finite estimate: models that lost or won everything, groups that never met, ties alone.
 
     Raises
     ------
     ValueError
-        No battles or only ties, groups of models that never met, models that won or lost everything, a negative
-        prior; the message names the models.
+        No battles, a prior that is negative or not finite; or no finite estimate, or none but for a prior too weak for
+        the digits of a float: groups of models that never met, models that won or lost everything, and so on.
+        The message names the models.
     RuntimeError
-        Newton's method did not converge.
+        Weights so far apart that a rating, which is named, is lost in rounding.
     """
-    _check_ties(counts, ties)
-    if not prior_strength >= 0:
-        raise ValueError(f"prior_strength is {prior_strength}; it is a precision, 0 or more")
-    if prior_strength == 0:
-        check_estimable(counts, ties)
-    n_models = len(counts.models)
-    solved_as, has_tie = _solved_as(counts, ties)
-    pairs = pair_sums(_drop_ties(counts) if ties == "drop" else counts)
-    result = solve_ratings(pairs, n_models, solved_as, prior_strength)
-    if not result.converged.all():
-        raise RuntimeError(
-            f"Newton's method did not converge in {result.n_iterations} iterations; a prior"
-            " (prior_strength=0.1, say) makes the problem better conditioned"
-        )
-    terms = outcome_terms(pairs, result.ratings, result.tie, solved_as)
-    log_likelihood = float((pairs.outcomes * terms.log_probability).sum())
-    tie_parameter = float(np.exp(result.tie[0])) if solved_as == "davidson" else float(result.tie[0])
+    if ties not in TIE_MODELS:
+        raise ValueError(f"ties is {ties!r}; use one of {', '.join(TIE_MODELS)}")
+    if not 0 <= prior_strength < np.inf:
+        raise ValueError(f"prior_strength is {prior_strength}; it is a precision, finite and 0 or more")
+    if not counts.battles.any():
+        raise ValueError("the pair counts hold no battle")
+    n_models, pairs = len(counts.models), pair_sums(counts)
+    exponent = int(np.frexp(max(pairs.outcomes.max(), prior_strength))[1])  # counts of any scale: the largest becomes 0.5 to 1
+    everything = np.ldexp(pairs.outcomes, -exponent)
+    prior = float(np.ldexp(prior_strength, -exponent))
+    pairs = pairs._replace(outcomes=everything if ties != "drop" else everything * [[[1.0]], [[0.0]], [[1.0]]])
+    has_tie = ties in ("davidson", "rao_kupper") and bool(prior > 0 or counts.ties.any())
+    if prior <= WEAKEST_PRIOR * everything.sum() and not find_estimable(pairs, n_models, has_tie)[0]:
+        weak = f"prior_strength is {prior_strength}, too little for the digits of a float, and without one "
+        raise ValueError((weak if prior_strength else "") + explain_missing(counts, ties))
+    solved_as = ties if has_tie else "half"
+    result = solve_ratings(pairs, n_models, solved_as, prior)
+    check_converged(result, counts.models)
+    covariance, log_likelihood = sandwich(pairs, result, solved_as, has_tie, prior)
+    tie_parameter = (
+        float(np.exp(result.tie_parameter[0])) if solved_as == "davidson" else float(result.tie_parameter[0])
+    )
     if not has_tie:
-        n_ties = counts.ties.sum() / 2
-        tie_parameter = n_ties / counts.n_battles
-        delta = result.ratings[0][:, None] - result.ratings[0][None, :]
-        log_likelihood = float(-(counts.wins * np.logaddexp(0, -delta)).sum())
-        log_likelihood += float(xlogy(n_ties, tie_parameter) + xlogy(counts.n_battles - n_ties, 1 - tie_parameter))
+        delta = result.ratings[0][pairs.first] - result.ratings[0][pairs.second]
+        tie_parameter, log_likelihood = fit_tie_share(delta, everything[:, 0], ties)
+    with np.errstate(over="ignore"):
+        covariance, log_likelihood = np.ldexp(covariance, -exponent), float(np.ldexp(log_likelihood, exponent))
     return BradleyTerryFit(
         ratings=pd.Series(result.ratings[0], index=pd.Index(counts.models, name="model"), name="rating"),
-        covariance=_sandwich(pairs, terms, n_models, has_tie, prior_strength),
+        covariance=covariance,
         ties=ties,
         tie_parameter=tie_parameter,
         log_likelihood=log_likelihood,
@@ -196,17 +279,51 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
     )
 
 
-def _sandwich(pairs: PairSums, terms: OutcomeTerms, n_models: int, has_tie: bool, prior_strength: float) -> np.ndarray:
-    """A^-1 B A^-1 of the ratings; A: information, B: sum over battles of score times score'."""
-    curvature = information(pairs, terms, n_models, has_tie, prior_strength)
-    scores = laplacian(pairs, (pairs.outcomes * terms.slope**2).sum(axis=0), n_models)[0]
-    if has_tie:
-        cross = divergence(pairs, (pairs.outcomes * terms.slope * terms.tie_slope).sum(axis=0), n_models)[0]
-        corner = (pairs.outcomes * terms.tie_slope**2).sum()
-        scores = np.block([[scores, cross[:, None]], [cross[None, :], corner]])
-    half = solve_linear(curvature[0], scores)
-    covariance = solve_linear(curvature[0], half.T)[:n_models, :n_models]
-    return (covariance + covariance.T) / 2
+def _outcomes_alike(pairs: PairSums, n_models: int) -> np.ndarray:
+    """Return which pairs lie between groups of models with all outcomes between them alike: (n_pairs,) bool.
+
+    That is, groups that no decided battle links, or of which one won every battle against the other.
+    """
+    (won,), (tied,) = _outcome_graphs(pairs, n_models)
+    decided, beaten = won | won.T, won | tied
+    if _all_reachable(np.stack([decided, beaten, beaten.T])).all():
+        return np.zeros(len(pairs.first), dtype=bool)
+    groups = connected_components(decided)[1], connected_components(beaten, connection="strong")[1]
+    return np.any([group[pairs.first] != group[pairs.second] for group in groups], axis=0)
+
+
+def sandwich(
+    pairs: PairSums, result: NewtonResult, solved_as: str, has_tie: bool, prior_strength: float
+) -> tuple[np.ndarray, float]:
+    """Return A^-1 B A^-1 of the ratings and the position effect, and the log-likelihood.
+
+    A is the information and B the sum over battles of score times score'; see `BradleyTerryFit.covariance`.
+    """
+    n_models = result.ratings.shape[1]
+    estimates = result.ratings, result.position_effect, result.tie_parameter, solved_as
+    terms = outcome_terms(pairs, *estimates)
+    everything = with_tie_prior(pairs, prior_strength) if has_tie and prior_strength else pairs
+    seen_by_prior = terms if everything is pairs else outcome_terms(everything, *estimates)
+    curvature = information(everything, seen_by_prior, n_models, has_tie, prior_strength)[0]
+    outcomes, alike = pairs.outcomes, _outcomes_alike(pairs, n_models)
+    if alike.any():
+        expected = outcomes.sum(axis=0) * np.exp(terms.log_probability)
+        if solved_as == "half":
+            expected[1] = 0.0
+        outcomes = np.where(alike, expected, outcomes)
+    products = (terms.slope**2, terms.slope * terms.tie_slope, np.broadcast_to(terms.tie_slope**2, terms.slope.shape))
+    scores = quadratic_form(pairs, *((outcomes * part).sum(axis=0) for part in products), n_models, has_tie)[0]
+    with few_threads(n_models):
+        covariance = np.linalg.solve(curvature, np.linalg.solve(curvature, scores).T)
+    covariance[:n_models] -= covariance[:n_models].mean(axis=0)
+    covariance[:, :n_models] -= covariance[:, :n_models].mean(axis=1, keepdims=True)
+    size = n_models + (pairs.position is not None)
+    covariance = (covariance[:size, :size] + covariance[:size, :size].T) / 2
+    np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
+    return covariance, float((pairs.outcomes * terms.log_probability).sum())
+
+
+# -- bootstrap --------------------------------------------------------------------------------------------------------
 
 
 class Resampling(NamedTuple):
@@ -215,44 +332,75 @@ class Resampling(NamedTuple):
     models: tuple[str, ...]
     pairs: PairSums  # one problem: the counts themselves
     ties: str
-    solved_as: str
     prior_strength: float
     start: np.ndarray  # (n_models,) the ratings of the counts
 
-    def blocks(self, n_resamples: int, rng: np.random.Generator) -> list[tuple[int, int, np.random.SeedSequence]]:
-        """Number of the first resample, number of resamples and seed of each block.
+    def blocks(self, n_resamples: int, rng: np.random.Generator) -> list[tuple[int, np.random.SeedSequence]]:
+        """Return the number of resamples and the seed of each block.
 
         A block has a seed of its own, so that blocks may be drawn in any order and in any process.
         """
         size = int(np.clip(16_000_000 // max(self.pairs.outcomes.size, len(self.models) ** 2), 1, 64))  # <= 128 MB each
         begins = range(0, n_resamples, size)
         seeds = rng.bit_generator.seed_seq.spawn(len(begins))
-        return [(begin, min(size, n_resamples - begin), seed) for begin, seed in zip(begins, seeds, strict=True)]
+        return [(min(size, n_resamples - begin), seed) for begin, seed in zip(begins, seeds, strict=True)]
+
+    def draw(self, size: int, seed: np.random.SeedSequence) -> PairSums:
+        """Draw a block of resamples as problems for the solver."""
+        cells = self.pairs.outcomes[:, 0, :].T.ravel()
+        n_drawn = round(cells.sum())  # without the ties where these are dropped
+        drawn = np.random.default_rng(seed).multinomial(n_drawn, cells / cells.sum(), size=size).astype(float)
+        return self.pairs._replace(outcomes=np.ascontiguousarray(drawn.reshape(size, -1, 3).transpose(2, 0, 1)))
 
 
 def prepare_resampling(counts: PairCounts, ties: str = "half", prior_strength: float = 0.0) -> Resampling:
-    """The fit that resamples start from, once it is known that `counts` can be resampled; as `bootstrap_ratings`."""
+    """Fit what resamples start from, and check that `counts` can be resampled; as `bootstrap_ratings`."""
     fit = fit_bradley_terry(counts, ties, prior_strength)
     n_battles = round(counts.n_battles)
     if abs(n_battles - counts.n_battles) > 1e-9 * n_battles:
         raise ValueError(f"the counts add up to {counts.n_battles} battles; only whole battles can be drawn again")
-    pairs = pair_sums(_drop_ties(counts) if ties == "drop" else counts)
-    return Resampling(counts.models, pairs, ties, _solved_as(counts, ties)[0], prior_strength, fit.ratings.to_numpy())
+    kept = counts if ties != "drop" else PairCounts(counts.models, counts.wins, np.zeros_like(counts.ties))
+    return Resampling(counts.models, pair_sums(kept), ties, prior_strength, fit.ratings.to_numpy())
 
 
-def resample_ratings(resampling: Resampling, first: int, size: int, seed: np.random.SeedSequence) -> np.ndarray:
-    """Ratings of one block of resamples, (size, n_models); `first` numbers them in messages."""
-    pairs, n_models = resampling.pairs, len(resampling.models)
-    cells = pairs.outcomes[:, 0, :].T.ravel()
-    n_drawn = round(cells.sum())  # without the ties where these are dropped
-    drawn = np.random.default_rng(seed).multinomial(n_drawn, cells / cells.sum(), size=size).astype(float)
-    outcomes = np.ascontiguousarray(drawn.reshape(size, -1, 3).transpose(2, 0, 1))
-    problems = PairSums(pairs.first, pairs.second, outcomes)
-    result = solve_ratings(problems, n_models, resampling.solved_as, resampling.prior_strength, start=resampling.start)
-    if not result.converged.all():
-        failed = int(np.argmin(result.converged))
-        _raise_for_resample(resampling.models, pairs, outcomes[:, failed], resampling.ties, first + failed)
-    return result.ratings
+def resample_ratings(resampling: Resampling, size: int, seed: np.random.SeedSequence) -> np.ndarray:
+    """Return the ratings of one block of resamples, (size, n_models), NaN where there is no finite estimate."""
+    models, _, ties, prior_strength, start = resampling
+    problems, n_models = resampling.draw(size, seed), len(models)
+    has_tie = np.full(size, ties in ("davidson", "rao_kupper")) & (
+        (prior_strength > 0) | problems.outcomes[1].any(axis=1)
+    )
+    found = find_estimable(problems, n_models, has_tie.any()) if prior_strength == 0 else np.ones(size, dtype=bool)
+    rated = np.full((size, n_models), np.nan)
+    for solved_as, rows in ((ties, found & has_tie), ("half", found & ~has_tie)):  # without ties nu and tau are 0
+        if rows.any():
+            part = problems._replace(outcomes=problems.outcomes[:, rows])
+            result = solve_ratings(part, n_models, solved_as, prior_strength, start=start)
+            check_converged(result, models, "resample")
+            rated[rows] = result.ratings
+    return rated
+
+
+def join_resamples(resampling: Resampling, blocks: list[tuple], rated: list[np.ndarray]) -> np.ndarray:
+    """Return what `resample_ratings` gave for `blocks` as one array; ValueError for resamples without an estimate."""
+    missing = [np.isnan(part[:, 0]) for part in rated]
+    n_missing = sum(part.sum() for part in missing)
+    if n_missing:
+        block = next(number for number, part in enumerate(missing) if part.any())
+        row = int(np.argmax(missing[block]))
+        pairs, (wins, tied) = (
+            resampling.draw(*blocks[block]),
+            np.zeros((2, len(resampling.models), len(resampling.models))),
+        )
+        wins[pairs.first, pairs.second], wins[pairs.second, pairs.first] = (
+            pairs.outcomes[0, row],
+            pairs.outcomes[2, row],
+        )
+        tied[pairs.first, pairs.second] = tied[pairs.second, pairs.first] = pairs.outcomes[1, row]
+        number, total = sum(map(len, missing[:block])) + row, sum(map(len, missing))
+        reason = explain_missing(PairCounts(resampling.models, wins, tied), resampling.ties)
+        raise ValueError(f"{n_missing} of {total} resamples have no finite ratings: in resample {number} {reason}")
+    return np.concatenate([np.empty((0, len(resampling.models))), *rated])
 
 
 def bootstrap_ratings(
@@ -262,7 +410,7 @@ def bootstrap_ratings(
     ties: str = "half",
     prior_strength: float = 0.0,
 ) -> np.ndarray:
-    """Ratings refitted on resampled battles: (n_resamples, n_models), log-odds, each row of mean 0.
+    """Refit ratings on resampled battles: (n_resamples, n_models), log-odds, each row of mean 0.
 
     Battles are drawn with replacement. As (a, b, a wins) and (b, a, b wins) are one and the same outcome here,
     the draw with a given seed does not depend on how the battles were written. Blocks of resamples draw from
@@ -271,27 +419,19 @@ def bootstrap_ratings(
     Raises
     ------
     ValueError
-        Counts that do not add up to a whole number of battles, and as `fit_bradley_terry`, also for a resample.
+        Counts that do not add up to a whole number of battles, and as `fit_bradley_terry`. Resamples without a finite
+        estimate, which a prior gives them: the message says how many of all, and what is wrong with the first.
     """
     resampling = prepare_resampling(counts, ties, prior_strength)
-    blocks = [resample_ratings(resampling, *block) for block in resampling.blocks(n_resamples, rng)]
-    return np.concatenate([np.empty((0, len(counts.models))), *blocks])
+    blocks = resampling.blocks(n_resamples, rng)
+    return join_resamples(resampling, blocks, [resample_ratings(resampling, *block) for block in blocks])
 
 
-def _raise_for_resample(models: tuple[str, ...], pairs: PairSums, outcomes: np.ndarray, ties: str, number: int) -> None:
-    """Say why a resample has no finite ratings."""
-    wins, tied = np.zeros((2, len(models), len(models)))
-    wins[pairs.first, pairs.second], wins[pairs.second, pairs.first] = outcomes[0], outcomes[2]
-    tied[pairs.first, pairs.second] = tied[pairs.second, pairs.first] = outcomes[1]
-    try:
-        check_estimable(PairCounts(models, wins, tied), ties)
-    except ValueError as error:
-        raise ValueError(f"in resample {number} {error}") from None
-    raise RuntimeError(f"Newton's method did not converge in resample {number}; give a prior (prior_strength=0.1, say)")
+# -- tiers ------------------------------------------------------------------------------------------------------------
 
 
 def rating_tiers(ratings: pd.Series, n_tiers: int) -> pd.Series:
-    """Tier of each model, 0 the strongest: the split into runs of ratings with the least squared deviation.
+    """Split models into tiers, 0 the strongest: the split into runs of ratings with the least squared deviation.
 
     Exact dynamic programming over the sorted ratings, as in RouteLLM [RouteLLM24]. Equal ratings share a tier.
 
@@ -301,7 +441,7 @@ def rating_tiers(ratings: pd.Series, n_tiers: int) -> pd.Series:
         A rating that is not finite, or fewer different ratings than tiers.
     """
     if not np.isfinite(ratings.to_numpy(dtype=float)).all():
-        raise ValueError(f"no finite rating of {_some(ratings.index[~np.isfinite(ratings.to_numpy(dtype=float))])}")
+        raise ValueError(f"no finite rating of {name_some(ratings.index[~np.isfinite(ratings.to_numpy(dtype=float))])}")
     values, inverse, weight = np.unique(-ratings.to_numpy(dtype=float), return_inverse=True, return_counts=True)
     n_values = len(values)
     if not 1 <= n_tiers <= n_values:

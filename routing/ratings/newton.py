@@ -1,12 +1,15 @@
 """Newton's method for Bradley-Terry ratings, for many weightings of the same pairs at once.
 
-One solver serves the single fit, the bootstrap (a problem a resample) and similarity weighting (a problem a
-prompt): they differ only in the counts of each pair.
+One solver serves the single fit, the position effect, the bootstrap (a problem per resample) and similarity weighting
+(a problem per prompt): they differ only in the outcomes of each pair.
 """
 
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -15,80 +18,120 @@ from threadpoolctl import ThreadpoolController
 from routing.battles import PairCounts
 from routing.ratings.ties import OutcomeTerms, davidson_terms, half_win_terms, rao_kupper_terms
 
-MAX_ITERATIONS = 100
+MAX_ITERATIONS = 1000  # about one for each unit of the largest log-odds, and five more
 ONE_THREAD_BELOW = 400  # models; threads that share a smaller matrix mostly wait for each other
 STEP_TOLERANCE = 1e-8  # Newton converges quadratically: the step after one this small is below rounding
+LARGEST_NOISE = 1e-4  # the largest step that rounding alone may cause
 
 
 class PairSums(NamedTuple):
     """Outcomes of the pairs that met, for one or many weightings of the same battles at once."""
 
     first: np.ndarray  # (n_pairs,) index of the first model
-    second: np.ndarray  # (n_pairs,) index of the second model, above the first
+    second: np.ndarray  # (n_pairs,) index of the second model; each (first, second) stands once
     outcomes: np.ndarray  # (3, n_problems, n_pairs) battles the first won, ties, battles the second won
+    position: np.ndarray | None = None  # (n_pairs,) what the position effect is multiplied with; None: no such effect
 
 
 def pair_sums(counts: PairCounts) -> PairSums:
-    """The pairs of `counts` that met, and their outcomes, as one problem."""
+    """Return the pairs of `counts` that met, the lower index first, and their outcomes as one problem."""
     first, second = np.nonzero(np.triu(counts.battles))
     outcomes = np.stack([counts.wins[first, second], counts.ties[first, second], counts.wins[second, first]])
     return PairSums(first, second, outcomes[:, None, :])
 
 
 class NewtonResult(NamedTuple):
-    """Maximum-likelihood ratings of a batch of problems."""
+    """Penalised maximum-likelihood estimates of a batch of problems."""
 
     ratings: np.ndarray  # (n_problems, n_models) log-odds, each row of mean 0
-    tie: np.ndarray  # (n_problems,) tie parameter as in `tie_models`, 0 where there is none
+    position_effect: np.ndarray  # (n_problems,) log-odds; 0 where the pairs have no position
+    tie_parameter: np.ndarray  # (n_problems,) log nu or tau, 0 where there is none
     n_iterations: int
     converged: np.ndarray  # (n_problems,) bool
+    least_settled: np.ndarray  # (n_problems,) index of the model whose rating rounding moves most
 
 
-def outcome_terms(pairs: PairSums, ratings: np.ndarray, tie: np.ndarray, ties: str) -> OutcomeTerms:
-    """Log-probabilities and derivatives at `ratings` (n_problems, n_models) and `tie` (n_problems,)."""
+def outcome_terms(
+    pairs: PairSums, ratings: np.ndarray, position_effect: np.ndarray, tie_parameter: np.ndarray, ties: str
+) -> OutcomeTerms:
+    """Return log-probabilities and derivatives at `ratings` (n_problems, n_models) and parameters (n_problems,)."""
     delta = ratings[:, pairs.first] - ratings[:, pairs.second]  # (B, P)
+    if pairs.position is not None:
+        delta = delta + position_effect[:, None] * pairs.position
     if ties == "davidson":
-        return davidson_terms(delta, tie[:, None])
+        return davidson_terms(delta, tie_parameter[:, None])
     if ties == "rao_kupper":
-        return rao_kupper_terms(delta, tie[:, None])
+        return rao_kupper_terms(delta, tie_parameter[:, None])
     return half_win_terms(delta)
 
 
-def laplacian(pairs: PairSums, weights: np.ndarray, n_models: int) -> np.ndarray:
-    """Sum over pairs of weight times (e_i - e_j)(e_i - e_j)': (n_problems, n_models, n_models)."""
-    matrix = np.zeros((len(weights), n_models, n_models))
-    matrix[:, pairs.first, pairs.second] = -weights
-    matrix[:, pairs.second, pairs.first] = -weights
-    diagonal = np.arange(n_models)
-    matrix[:, diagonal, diagonal] = -matrix.sum(axis=2)
+def _spread(pairs: PairSums, flows: np.ndarray, n_models: int, sign: float = -1.0) -> np.ndarray:
+    """Return the matrix with each pair's flow at (first, second) and `sign` times it at (second, first)."""
+    matrix = np.zeros((len(flows), n_models, n_models))
+    matrix[:, pairs.first, pairs.second] = flows
+    matrix[:, pairs.second, pairs.first] += sign * flows
     return matrix
 
 
-def divergence(pairs: PairSums, flows: np.ndarray, n_models: int) -> np.ndarray:
-    """Sum over pairs of flow times (e_i - e_j): (n_problems, n_models)."""
-    matrix = np.zeros((len(flows), n_models, n_models))
-    matrix[:, pairs.first, pairs.second] = flows
-    matrix[:, pairs.second, pairs.first] = -flows
-    return matrix.sum(axis=2)
+def _gradient(
+    pairs: PairSums, by_delta: np.ndarray, by_tie: np.ndarray, n_models: int, has_tie: bool, sign: float = -1.0
+) -> np.ndarray:
+    """Return the sums over pairs of derivatives (n_problems, n_pairs) by (ratings, position effect, tie parameter)."""
+    parts = [_spread(pairs, by_delta, n_models, sign).sum(axis=2)]
+    if pairs.position is not None:
+        parts.append(by_delta @ pairs.position[:, None])
+    if has_tie:
+        parts.append(by_tie.sum(axis=1, keepdims=True))
+    return np.concatenate(parts, axis=1)
+
+
+def quadratic_form(
+    pairs: PairSums, by_delta: np.ndarray, cross: np.ndarray, by_tie: np.ndarray, n_models: int, has_tie: bool
+) -> np.ndarray:
+    """Return the sums over pairs of second-order terms by (ratings, position effect, tie parameter).
+
+    `by_delta`, `cross` and `by_tie`, each (n_problems, n_pairs), belong to delta twice, delta and the tie parameter,
+    and the tie parameter twice. The result has shape (n_problems, size, size), with size up to n_models + 2.
+    """
+    matrix = _spread(pairs, -by_delta, n_models, sign=1.0)
+    diagonal = np.arange(n_models)
+    matrix[:, diagonal, diagonal] = 0.0
+    matrix[:, diagonal, diagonal] = -matrix.sum(axis=2)
+    border = []  # column by ratings, then by the parameters of the border so far
+    if pairs.position is not None:
+        weights = by_delta * pairs.position
+        border.append([*_spread(pairs, weights, n_models).sum(axis=2).T, weights @ pairs.position])
+    if has_tie:
+        position = [] if pairs.position is None else [cross @ pairs.position]
+        border.append([*_spread(pairs, cross, n_models).sum(axis=2).T, *position, by_tie.sum(axis=1)])
+    if not border:
+        return matrix
+    size = n_models + len(border)
+    full = np.zeros((len(matrix), size, size))
+    full[:, :n_models, :n_models] = matrix
+    for number, column in enumerate(border, start=n_models):
+        full[:, : number + 1, number] = full[:, number, : number + 1] = np.stack(column, axis=1)
+    return full
 
 
 def information(
     pairs: PairSums, terms: OutcomeTerms, n_models: int, has_tie: bool, prior_strength: float
 ) -> np.ndarray:
-    """Negative Hessian by (ratings, tie), made regular along the direction (1, ..., 1) that no battle sees."""
-    theta = laplacian(pairs, (pairs.outcomes * terms.curvature).sum(axis=0), n_models)
-    diagonal = np.arange(n_models)
-    scale = theta[:, diagonal, diagonal].mean(axis=1) + prior_strength
-    theta[:, diagonal, diagonal] += prior_strength
-    theta += np.where(scale > 0, scale, 1.0)[:, None, None] / n_models
-    if not has_tie:
-        return theta
-    full = np.zeros((len(theta), n_models + 1, n_models + 1))
-    full[:, :n_models, :n_models] = theta
-    cross = divergence(pairs, (pairs.outcomes * terms.cross_curvature).sum(axis=0), n_models)
-    full[:, :n_models, n_models] = full[:, n_models, :n_models] = cross
-    full[:, n_models, n_models] = (pairs.outcomes * terms.tie_curvature).sum(axis=(0, 2))
-    return full
+    """Return the negative Hessian by (ratings, position effect, tie parameter), (n_problems, size, size).
+
+    Regular although only differences of ratings count: the model with the most information is held in place.
+    """
+    sums = ((pairs.outcomes * part).sum(axis=0) for part in (terms.curvature, terms.cross_curvature))
+    matrix = quadratic_form(pairs, *sums, (pairs.outcomes * terms.tie_curvature).sum(axis=0), n_models, has_tie)
+    held = np.diagonal(matrix, axis1=1, axis2=2)[:, :n_models].argmax(axis=1)
+    problem = np.arange(len(matrix))
+    most = matrix[problem, held, held] + prior_strength
+    if prior_strength:
+        penalised = np.arange(n_models + (pairs.position is not None))
+        matrix[:, :n_models, :n_models] -= prior_strength / n_models
+        matrix[:, penalised, penalised] += prior_strength
+    matrix[problem, held, held] += np.where(most > 0, most, 1.0)
+    return matrix
 
 
 @functools.cache
@@ -96,10 +139,46 @@ def _linear_algebra() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def solve_linear(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`np.linalg.solve`, on one thread where the matrices are small."""
-    with _linear_algebra().limit(limits=1 if matrix.shape[-1] < ONE_THREAD_BELOW else None, user_api="blas"):
-        return np.linalg.solve(matrix, right)
+_inside, _limits, _lock = 0, None, threading.Lock()
+
+
+@contextmanager
+def few_threads(n_models: int) -> Iterator[None]:
+    """Keep small linear algebra on one thread.
+
+    The limit holds for the whole process, so the first thread that enters sets it and the last one that leaves lifts
+    it: a thread of its own that did both would restore what another one had set.
+    """
+    global _inside, _limits
+    if n_models >= ONE_THREAD_BELOW:
+        yield
+        return
+    with _lock:
+        if _inside == 0:
+            _limits = _linear_algebra().limit(limits=1, user_api="blas")
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _limits.restore_original_limits()
+
+
+def with_tie_prior(pairs: PairSums, prior_strength: float) -> PairSums:
+    """Append the battles that regularise a tie parameter: `prior_strength` of them, between equal models.
+
+    A third of them are won, tied and lost. They are a model against itself, so the ratings do not enter.
+    """
+    ends, position = np.zeros(1, dtype=pairs.first.dtype), pairs.position
+    added = np.full((*pairs.outcomes.shape[:2], 1), prior_strength / 3)
+    return PairSums(
+        np.append(pairs.first, ends),
+        np.append(pairs.second, ends),
+        np.concatenate([pairs.outcomes, added], axis=2),
+        None if position is None else np.append(position, 0.0),
+    )
 
 
 def solve_ratings(
@@ -109,74 +188,96 @@ def solve_ratings(
     prior_strength: float = 0.0,
     prior: np.ndarray | None = None,
     start: np.ndarray | None = None,
-    tie: float | None = None,
+    tie_parameter: float | None = None,
 ) -> NewtonResult:
-    """Newton's method with step halving, for many weightings of the same pairs at once.
+    """Maximise the penalised log-likelihood of each problem by Newton's method with step halving.
 
-    Maximises the log-likelihood less ``prior_strength / 2 * sum((ratings - prior)**2)``.
-    A problem that has converged is left alone, so its answer does not depend on which others are solved with it.
+    The objective is the log-likelihood minus ``prior_strength / 2 * (sum((ratings - prior)**2) + position_effect**2)``,
+    plus that of the battles of `with_tie_prior` where a tie parameter is estimated. That a maximum exists has to be
+    known beforehand. A problem that has converged is left alone, so its answer does not depend on which others are
+    solved with it.
 
     Parameters
     ----------
     pairs : PairSums
-        Outcomes of shape (3, n_problems, n_pairs).
+        Outcomes of shape (3, n_problems, n_pairs), of a scale near 1 at the largest, give or take 100 orders.
     ties : one of `TIE_MODELS`
-        "drop" is solved as "half": leave the ties out of `pairs` beforehand.
+        "drop" is solved as "half": leave the ties out of `pairs` beforehand. With "davidson" and "rao_kupper" each
+        problem has a tie, unless there is a prior.
     prior_strength : float
-        Precision of the normal prior on each rating, in the currency of battles.
+        Precision of the normal prior on each rating, in units of `pairs.outcomes`.
     prior : array, shape (n_models,), optional
         Mean of that prior, itself of mean 0. Default: 0.
     start : array, shape (n_models,), optional
         Ratings to start from, of mean 0. Default: the mean of the prior.
-    tie : float, optional
-        A known tie parameter; by default it is estimated with the ratings.
+    tie_parameter : float, optional
+        A known log nu or tau; by default it is estimated with the ratings.
 
     Notes
     -----
-    Memory is that of about ten arrays (n_problems, n_pairs) and three (n_problems, n_models, n_models).
+    A problem has converged once its step is below 1e-8 (relative to the largest rating above 1, and to tau), or below
+    what rounding alone causes; and it has not where that exceeds 1e-4.
+
+    Memory is that of about ten arrays (n_problems, n_pairs) and four (n_problems, n_models, n_models).
     """
-    n_problems = pairs.outcomes.shape[1]
-    has_tie = ties in ("davidson", "rao_kupper") and tie is None
+    has_tie = ties in ("davidson", "rao_kupper") and tie_parameter is None
+    if has_tie and prior_strength:
+        pairs = with_tie_prior(pairs, prior_strength)
+    n_problems, last = pairs.outcomes.shape[1], n_models + (pairs.position is not None)
     prior = np.zeros(n_models) if prior is None else prior
-    ratings = np.tile(prior if start is None else start, (n_problems, 1))
-    tie = np.full(n_problems, 0.0 if tie is None else tie)
+    value_at = np.zeros((n_problems, last + 1))  # ratings, position effect, tie parameter
+    value_at[:, :n_models] = prior if start is None else start
+    value_at[:, last] = 0.0 if tie_parameter is None else tie_parameter
     if has_tie:  # the value that fits the share of ties between equal models
-        share = np.clip(pairs.outcomes[1].sum(axis=1) / pairs.outcomes.sum(axis=(0, 2)), 1e-9, 1 - 1e-9)
-        tie = np.log(2 * share / (1 - share)) if ties == "davidson" else np.log((1 + share) / (1 - share))
+        share = pairs.outcomes[1].sum(axis=1) / pairs.outcomes.sum(axis=(0, 2))
+        value_at[:, last] = np.log(2 * share / (1 - share)) if ties == "davidson" else np.log((1 + share) / (1 - share))
 
-    def objective(terms: OutcomeTerms, ratings: np.ndarray) -> np.ndarray:
+    def evaluate(at: np.ndarray) -> tuple[OutcomeTerms, np.ndarray]:
+        terms = outcome_terms(pairs, at[:, :n_models], at[:, n_models], at[:, last], ties)
+        away = at[:, :last] - np.append(prior, np.zeros(last - n_models))
         fit = (pairs.outcomes * terms.log_probability).sum(axis=(0, 2))
-        return fit - prior_strength / 2 * ((ratings - prior) ** 2).sum(axis=1)
+        return terms, fit - prior_strength / 2 * (away**2).sum(axis=1)
 
-    terms = outcome_terms(pairs, ratings, tie, ties)
-    value = objective(terms, ratings)
-    converged = np.zeros(n_problems, dtype=bool)
-    for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007 (the count is returned)
-        gradient = divergence(pairs, (pairs.outcomes * terms.slope).sum(axis=0), n_models)
-        gradient -= prior_strength * (ratings - prior)
-        if has_tie:
-            tie_gradient = (pairs.outcomes * terms.tie_slope).sum(axis=(0, 2))
-            gradient = np.concatenate([gradient, tie_gradient[:, None]], axis=1)
-        curvature = information(pairs, terms, n_models, has_tie, prior_strength)
-        try:
-            step = solve_linear(curvature, gradient[..., None])[..., 0]
-        except np.linalg.LinAlgError:  # a separated problem ran off to infinity
-            break
-        step[converged] = 0.0
-        size = np.abs(step).max(axis=1)
-        length = np.ones(n_problems)
-        for _ in range(40):
-            new_ratings = ratings + length[:, None] * step[:, :n_models]
-            new_tie = tie + length * step[:, n_models] if has_tie else tie
-            inside = new_tie > 0 if has_tie and ties == "rao_kupper" else np.ones(n_problems, dtype=bool)
-            new_terms = outcome_terms(pairs, new_ratings, np.where(inside, new_tie, tie), ties)
-            new_value = objective(new_terms, new_ratings)
-            worse = ~inside | ~(new_value >= value - 1e-12 * np.abs(value))
-            if not worse.any():
+    converged, unsettled = np.zeros(n_problems, dtype=bool), np.zeros(n_problems, dtype=np.int64)
+    with few_threads(n_models), np.errstate(over="ignore", invalid="ignore"):
+        terms, value = evaluate(value_at)
+        for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007 (the count is returned)
+            by_delta, by_tie = pairs.outcomes * terms.slope, pairs.outcomes * terms.tie_slope
+            gradient = _gradient(pairs, by_delta.sum(axis=0), by_tie.sum(axis=0), n_models, has_tie)
+            gradient[:, :n_models] -= prior_strength * (value_at[:, :n_models] - prior)
+            gradient[:, n_models:last] -= prior_strength * value_at[:, n_models:last]
+            by_delta, by_tie = np.abs(by_delta).sum(axis=0), np.abs(by_tie).sum(axis=0)
+            rounding = np.finfo(float).eps * _gradient(pairs, by_delta, by_tie, n_models, has_tie, sign=1.0)
+            curvature = information(pairs, terms, n_models, has_tie, prior_strength)
+            try:
+                solved = np.linalg.solve(curvature, np.stack([gradient, rounding], axis=2))
+            except np.linalg.LinAlgError:  # weights too far apart for the digits of a float
                 break
-            length[worse] /= 2
-        ratings, tie, terms, value = new_ratings, new_tie, new_terms, new_value
-        converged |= size < STEP_TOLERANCE
-        if converged.all():
-            break
-    return NewtonResult(ratings - ratings.mean(axis=1, keepdims=True), tie, iteration, converged)
+            step = np.zeros_like(value_at)
+            step[:, : solved.shape[1]] = solved[..., 0]
+            step[:, :n_models] -= step[:, :n_models].mean(axis=1, keepdims=True)
+            step[converged] = 0.0
+            unit = np.maximum(np.abs(value_at).max(axis=1), 1.0)[:, None] * np.ones(solved.shape[1])
+            if has_tie and ties == "rao_kupper":
+                unit[:, last] = value_at[:, last]
+            size = np.abs(step[:, : solved.shape[1]] / unit).max(axis=1)
+            noise = np.abs(solved[..., 1] / unit)
+            unsettled = np.where(converged, unsettled, noise[:, :n_models].argmax(axis=1))
+            noise = noise.max(axis=1)
+            for _ in range(40):
+                new = value_at + step
+                inside = new[:, last] > 0 if has_tie and ties == "rao_kupper" else np.ones(n_problems, dtype=bool)
+                new[~inside, last] = value_at[~inside, last]
+                new_terms, new_value = evaluate(new)
+                worse = ~inside | ~(new_value >= value - 1e-12 * np.abs(value))
+                if not worse.any():
+                    break
+                step[worse] /= 2
+            value_at, terms, value = new, new_terms, new_value
+            converged |= (size <= np.maximum(STEP_TOLERANCE, 4 * noise)) & (noise <= LARGEST_NOISE)
+            if converged.all():
+                break
+    ratings = value_at[:, :n_models] - value_at[:, :n_models].mean(axis=1, keepdims=True)
+    return NewtonResult(
+        ratings, value_at[:, n_models] * (last > n_models), value_at[:, last], iteration, converged, unsettled
+    )

@@ -9,19 +9,22 @@ turns the sign of the effect and leaves the ratings.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.optimize import linprog
 
-from routing.battles import count_pairs, encode_battles
-from routing.ratings.bradley_terry import check_estimable
-from routing.ratings.ties import OutcomeTerms, davidson_terms
-
-MAX_ITERATIONS = 50
-STEP_TOLERANCE = 1e-9
-LARGEST_RATING = 20.0  # log-odds; who gets there is on the way to infinity
+from routing.battles import encode_battles, sum_outcomes
+from routing.ratings.bradley_terry import (
+    WEAKEST_PRIOR,
+    check_converged,
+    explain_missing,
+    find_estimable,
+    half_width,
+    name_some,
+    sandwich,
+)
+from routing.ratings.newton import PairSums, quadratic_form, solve_ratings
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class PositionEffectFit:
     position_effect : float
         Log-odds added to the rating of the model whose answer is shown first; above 0 the first answer is favoured.
     covariance : array, shape (n_models + 1, n_models + 1)
-        Sandwich covariance [White82] of the ratings, then the effect.
+        Sandwich covariance [White82] of the ratings, then the effect; as `BradleyTerryFit.covariance`.
     nu : float
         nu of Davidson's model.
     log_likelihood : float
@@ -50,137 +53,97 @@ class PositionEffectFit:
     n_battles: int
 
     def position_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Normal confidence interval of the effect, log-odds."""
-        width = norm.ppf((1 + level) / 2) * np.sqrt(self.covariance[-1, -1])
+        """Return the normal confidence interval of the effect, log-odds."""
+        width = half_width(self.covariance[-1, -1], level)
         return float(self.position_effect - width), float(self.position_effect + width)
 
     def interval(self, level: float = 0.95) -> pd.DataFrame:
-        """Normal confidence interval of each rating, columns ``low`` and ``high``, log-odds."""
-        width = norm.ppf((1 + level) / 2) * np.sqrt(np.diagonal(self.covariance)[:-1])
+        """Return the normal confidence interval of each rating, columns ``low`` and ``high``, log-odds."""
+        width = half_width(np.diagonal(self.covariance)[:-1], level)
         return pd.DataFrame({"low": self.ratings - width, "high": self.ratings + width})
 
 
-class _Shown(NamedTuple):
-    """Battles summed by ordered pair."""
-
-    design: np.ndarray  # (n_pairs, n_models + 1): +1 for the first model, -1 for the second, 1 for the effect
-    outcomes: np.ndarray  # (3, n_pairs): the first won, tie, the second won
-
-
-def _sum_as_shown(battles: pd.DataFrame) -> tuple[tuple[str, ...], _Shown]:
-    models, model_a, model_b, outcome = encode_battles(battles)
-    n_models = len(models)
-    cells = np.bincount((model_a * n_models + model_b) * 3 + outcome, minlength=3 * n_models**2).reshape(-1, 3)
-    met = np.flatnonzero(cells.any(axis=1))
-    identity = np.eye(n_models)
-    design = identity[met // n_models] - identity[met % n_models]
-    return models, _Shown(np.column_stack([design, np.ones(len(met))]), cells[met].T.astype(float))
-
-
-def _check_separable(models: tuple[str, ...], shown: _Shown) -> None:
-    """Raise unless the effect can be told from the ratings."""
-    ratings_alone = np.linalg.matrix_rank(shown.design[:, :-1])
-    if np.linalg.matrix_rank(shown.design) == ratings_alone:
-        raise ValueError(
-            "the effect of standing first cannot be told from the ratings: which of two models stands first is settled"
-            f" by the models ({', '.join(models[:5])}, ...); show at least one pair both ways round"
-        )
-    won, _, lost = shown.outcomes.sum(axis=1)
-    if won == 0 or lost == 0:
-        raise ValueError(f"the first answer {'never' if won == 0 else 'always'} won, so that no finite effect fits")
-
-
-def fit_position_effect(battles: pd.DataFrame) -> PositionEffectFit:
-    """Maximum-likelihood ratings together with the effect of being shown first, ties by Davidson's model.
+def fit_position_effect(battles: pd.DataFrame, prior_strength: float = 0.0) -> PositionEffectFit:
+    """Fit ratings together with the effect of being shown first by maximum likelihood, ties by Davidson's model.
 
     Parameters
     ----------
     battles : DataFrame
         Columns of `routing.battles`; model_a was shown first. Tables in canonical order have lost this.
+    prior_strength : float
+        As in `fit_bradley_terry`; the effect has the same prior as a rating.
 
     Raises
     ------
     ValueError
-        As `encode_battles` and `check_estimable`; or the order of display is settled by the models, so that their
-        ratings and the effect cannot be told apart; or one place won all decided battles.
+        As `encode_battles`, and where no finite estimate exists without a prior: as `fit_bradley_terry`; or the order
+        of display is settled by the models, so that their ratings and the effect cannot be told apart; or battles too
+        one-sided for finite ratings and effect. The message names models.
     RuntimeError
-        Newton's method did not converge.
+        As `fit_bradley_terry`.
     """
-    models, shown = _sum_as_shown(battles)
-    check_estimable(count_pairs(battles), "davidson")
-    _check_separable(models, shown)
-    n_models, has_tie = len(models), bool(shown.outcomes[1].any())
-    total = shown.outcomes.sum()
-    share = shown.outcomes[1].sum() / total
-    log_nu = np.log(2 * share / (1 - share)) if has_tie else -np.inf
-    parameters = np.zeros(n_models + 2)
-    parameters[-1] = log_nu
-    free = slice(None) if has_tie else slice(-1)
-
-    terms, size = _terms(shown, parameters), np.inf
-    for _ in range(MAX_ITERATIONS):
-        gradient, curvature = _derivatives(shown, terms)
-        step = np.zeros_like(parameters)
-        step[free] = np.linalg.solve(curvature[free, free], gradient[free])
-        size, value = np.abs(step).max(), _log_likelihood(shown, terms)
-        for _ in range(40):
-            after = _terms(shown, parameters + step)
-            if _log_likelihood(shown, after) >= value - 1e-12 * abs(value):
-                break
-            step /= 2
-        parameters, terms = parameters + step, after
-        if size < STEP_TOLERANCE or np.abs(parameters[:-1]).max() > LARGEST_RATING:
-            break
-    if size >= STEP_TOLERANCE:
-        raise RuntimeError(
-            "battles this one-sided have no finite ratings and effect of the greatest likelihood; leave out models with"
-            " few battles"
-        )
-    _, curvature = _derivatives(shown, terms)
-    scores = _score_products(shown, terms)
-    inverse = np.linalg.inv(curvature[free, free])
-    covariance = (inverse @ scores[free, free] @ inverse)[: n_models + 1, : n_models + 1]
+    if not 0 <= prior_strength < np.inf:
+        raise ValueError(f"prior_strength is {prior_strength}; it is a precision, finite and 0 or more")
+    models, model_a, model_b, outcome = encode_battles(battles)
+    n_models = len(models)
+    cells = np.bincount((model_a * n_models + model_b) * 3 + outcome, minlength=3 * n_models**2).reshape(-1, 3)
+    met = np.flatnonzero(cells.any(axis=1))
+    pairs = PairSums(*np.divmod(met, n_models), cells[met].T[:, None].astype(float), np.ones(len(met)))
+    has_tie = bool(prior_strength > 0 or (outcome == 1).any())
+    if prior_strength <= WEAKEST_PRIOR * len(battles):
+        if not find_estimable(pairs, n_models, has_tie)[0]:
+            raise ValueError(explain_missing(sum_outcomes(models, model_a, model_b, outcome), "davidson"))
+        _check_finite(pairs, models, has_tie)
+    solved_as = "davidson" if has_tie else "half"
+    result = solve_ratings(pairs, n_models, solved_as, prior_strength)
+    check_converged(result, models)
+    covariance, log_likelihood = sandwich(pairs, result, solved_as, has_tie, prior_strength)
     return PositionEffectFit(
-        ratings=pd.Series(
-            parameters[:n_models] - parameters[:n_models].mean(), index=pd.Index(models, name="model"), name="rating"
-        ),
-        position_effect=float(parameters[n_models]),
-        covariance=(covariance + covariance.T) / 2,
-        nu=float(np.exp(parameters[-1])),
-        log_likelihood=_log_likelihood(shown, terms),
-        n_battles=int(total),
+        ratings=pd.Series(result.ratings[0], index=pd.Index(models, name="model"), name="rating"),
+        position_effect=float(result.position_effect[0]),
+        covariance=covariance,
+        nu=float(np.exp(result.tie_parameter[0])) if has_tie else 0.0,
+        log_likelihood=log_likelihood,
+        n_battles=len(battles),
     )
 
 
-def _terms(shown: _Shown, parameters: np.ndarray) -> OutcomeTerms:
-    delta = shown.design @ parameters[:-1]
-    return davidson_terms(delta, parameters[-1:])
+def _check_finite(pairs: PairSums, models: tuple[str, ...], has_tie: bool) -> None:
+    """Raise ValueError unless ratings and effect are told apart and finite; see `find_estimable` for the condition.
 
-
-def _log_likelihood(shown: _Shown, terms: OutcomeTerms) -> float:
-    happened = shown.outcomes > 0  # without ties theirs is log 0
-    return float((shown.outcomes[happened] * terms.log_probability[happened]).sum())
-
-
-def _derivatives(shown: _Shown, terms: OutcomeTerms) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient and negative Hessian by (ratings, effect, log nu), regular along the shift of all ratings."""
-    design, outcomes = shown
-    n_models = design.shape[1] - 1
-    gradient = np.append(design.T @ (outcomes * terms.slope).sum(axis=0), (outcomes * terms.tie_slope).sum())
-    curvature = np.empty((n_models + 2, n_models + 2))
-    inner = (design.T * (outcomes * terms.curvature).sum(axis=0)) @ design
-    inner[:-1, :-1] += np.trace(inner) / n_models**2
-    curvature[:-1, :-1] = inner
-    curvature[:-1, -1] = curvature[-1, :-1] = design.T @ (outcomes * terms.cross_curvature).sum(axis=0)
-    curvature[-1, -1] = (outcomes * terms.tie_curvature).sum()
-    return gradient, curvature
-
-
-def _score_products(shown: _Shown, terms: OutcomeTerms) -> np.ndarray:
-    """Sum over battles of score times score'."""
-    size = shown.design.shape[1] + 1
-    products = np.zeros((size, size))
-    for outcome, slope, tie_slope in zip(shown.outcomes, terms.slope, terms.tie_slope, strict=True):
-        scores = np.column_stack([shown.design * slope[:, None], tie_slope])  # (n_pairs, size)
-        products += (scores.T * outcome) @ scores
-    return products
+    With the effect it is no question of graphs but a linear programme: look for the direction (d, g, s) of ratings,
+    effect and 2 log nu that takes most from no observed outcome, where ``d_i - d_j + g`` stands for ``d_i - d_j``.
+    """
+    prior, n_models, ones = "give a prior (prior_strength=0.1, say)", len(models), np.ones((1, len(pairs.first)))
+    if np.linalg.matrix_rank(quadratic_form(pairs, ones, ones, ones, n_models, False)[0], hermitian=True) < n_models:
+        raise ValueError(
+            "the effect of standing first cannot be told from the ratings: which of two models stands first is settled"
+            f" by the models ({name_some(models)}); show at least one pair both ways round, or {prior}"
+        )
+    won, tied, lost = pairs.outcomes[:, 0] > 0
+    if not (won.any() and lost.any()):
+        word = "always" if won.any() else "never"
+        raise ValueError(f"the first answer {word} won, so that no finite effect fits; {prior}")
+    identity = np.eye(n_models)
+    delta = np.column_stack([identity[pairs.first] - identity[pairs.second], np.ones(len(won)), np.zeros(len(won))])
+    tie = np.append(np.zeros(n_models + 1), 1.0)
+    gains = [
+        delta[won],
+        -delta[lost],
+        delta[tied] + tie,
+        tie - delta[tied],
+    ]  # of log-probabilities; none may be below 0
+    if has_tie:
+        gains += [delta[won] - tie, -delta[lost] - tie]
+    gains = np.concatenate(gains)
+    limits = np.repeat([1.0, 0.0], len(gains))
+    found = linprog(-gains.sum(axis=0), np.concatenate([gains, -gains]), limits, bounds=(None, None)).x
+    if (gains @ found).sum() > 0.5:  # 0, or by the scale of the limits at least 1
+        rising, falling = (
+            name_some(np.array(models)[found[:n_models] == end])
+            for end in (max(found[:n_models]), min(found[:n_models]))
+        )
+        raise ValueError(
+            f"battles this one-sided have no finite ratings and effect of the greatest likelihood: {rising} can rise"
+            f" above {falling} together with the effect for ever; leave models out, or {prior}"
+        )

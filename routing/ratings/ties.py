@@ -1,15 +1,18 @@
 """How a rating difference becomes a win, a tie or a loss: the four treatments of ties.
 
-With ``delta = rating_a - rating_b``, ``sigma`` the logistic function and one tie parameter ``tie``:
+With ``delta = rating_a - rating_b``, ``sigma`` the logistic function and one tie parameter each:
 
 ============  ==========================================================================================
-half          a tie is half a win for each; the tie parameter (the share of ties) is estimated apart
-drop          ties are left out; otherwise as half
-davidson      P(a), P(tie), P(b) proportional to exp(delta/2), nu, exp(-delta/2); tie = log nu  [Davidson70]
-rao_kupper    P(a) = sigma(delta - tie), P(b) = sigma(-delta - tie), the rest is a tie; tie > 0  [RaoKupper67]
+half          a tie is half a win for each, so that P(a) + P(tie) / 2 = sigma(delta). Where the ties fall is
+              not part of the likelihood of the ratings; afterwards they get Davidson's form, P(tie)^2
+              proportional to P(a) P(b). tie_parameter: P(tie) between equal models
+drop          ties are left out: P(a given no tie) = sigma(delta). tie_parameter: the share of ties
+davidson      P(a), P(tie), P(b) proportional to exp(delta/2), nu, exp(-delta/2); tie_parameter: nu [Davidson70]
+rao_kupper    P(a) = sigma(delta - tau), P(b) = sigma(-delta - tau), the rest is a tie; tie_parameter: the
+              threshold tau, above 0 [RaoKupper67]
 ============  ==========================================================================================
 
-Every likelihood is concave in (ratings, tie), so Newton's method finds its one maximum.
+Every likelihood is concave in the ratings and log nu, or the ratings and tau, so a local maximum is the maximum.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, log_expit
+from scipy.optimize import brentq
+from scipy.special import expit, log_expit, xlogy
 
 TIE_MODELS = ("half", "davidson", "rao_kupper", "drop")
 
@@ -25,98 +29,155 @@ TIE_MODELS = ("half", "davidson", "rao_kupper", "drop")
 class OutcomeTerms(NamedTuple):
     """Log-probabilities of (a wins, tie, b wins) and their derivatives; the first axis is the outcome.
 
-    All have shape (3, ..., n_pairs) or broadcast to it. Curvatures are the negative second derivatives.
+    All have shape (3, ..., n_pairs) or broadcast to it. Curvatures are the negative second derivatives. Differences
+    from 1 are computed as the probability of the complement, so that rare outcomes keep their relative precision.
     """
 
     log_probability: np.ndarray
     slope: np.ndarray  # by delta
     curvature: np.ndarray  # by delta twice
-    tie_slope: np.ndarray  # by the tie parameter
-    tie_curvature: np.ndarray  # by the tie parameter twice
+    tie_slope: np.ndarray  # by log nu or tau
+    tie_curvature: np.ndarray  # by log nu or tau twice
     cross_curvature: np.ndarray  # by both
 
 
 def half_win_terms(delta: np.ndarray) -> OutcomeTerms:
-    """Terms of the win probability ``sigma(delta)`` when a tie is half a win for each model."""
-    smaller = np.exp(-np.abs(delta))  # one exponential serves all three; it cannot overflow
-    p = np.where(delta >= 0, 1.0, smaller) / (1 + smaller)
+    """Return the terms of P(a) = sigma(delta), where a tie is half a win for each model."""
+    smaller = np.exp(-np.abs(delta))  # one exponential serves all; it cannot overflow
+    large, small = 1 / (1 + smaller), smaller / (1 + smaller)
+    p, q = np.where(delta >= 0, large, small), np.where(delta >= 0, small, large)
     log_larger = -np.log1p(smaller)
     log_win, log_loss = log_larger + np.minimum(delta, 0), log_larger - np.maximum(delta, 0)
     none = np.zeros((1,) * (delta.ndim + 1))
     return OutcomeTerms(
         np.stack([log_win, (log_win + log_loss) / 2, log_loss]),
-        np.stack([1 - p, 0.5 - p, -p]),
-        (p * (1 - p))[None],
+        np.stack([q, (q - p) / 2, -p]),
+        (p * q)[None],
         none,
         none,
         none,
     )
 
 
-def davidson_terms(delta: np.ndarray, tie: np.ndarray) -> OutcomeTerms:
-    """Terms of Davidson's model, a multinomial logit with values (delta/2, log nu, -delta/2)."""
-    logits = np.stack([delta / 2, np.broadcast_to(tie, delta.shape), -delta / 2])
+def davidson_terms(delta: np.ndarray, log_nu: np.ndarray) -> OutcomeTerms:
+    """Return the terms of Davidson's model, a multinomial logit with values (delta/2, log nu, -delta/2)."""
+    logits = np.stack([delta / 2, np.broadcast_to(log_nu, delta.shape), -delta / 2])
     logits = logits - logits.max(axis=0)
     log_p = logits - np.log(np.exp(logits).sum(axis=0))
     p_win, p_tie, p_loss = np.exp(log_p)
-    lead = (p_win - p_loss) / 2
+    margin = (p_win - p_loss) / 2
     return OutcomeTerms(
         log_p,
-        np.stack([0.5 - lead, -lead, -0.5 - lead]),
-        ((p_win + p_loss) / 4 - lead**2)[None],
-        np.stack([-p_tie, 1 - p_tie, -p_tie]),
-        (p_tie * (1 - p_tie))[None],
-        (-p_tie * lead)[None],
+        np.stack([p_loss + p_tie / 2, -margin, -(p_win + p_tie / 2)]),
+        (p_win * p_loss + p_tie * (p_win + p_loss) / 4)[None],
+        np.stack([-p_tie, p_win + p_loss, -p_tie]),
+        (p_tie * (p_win + p_loss))[None],
+        (-p_tie * margin)[None],
     )
 
 
-def rao_kupper_terms(delta: np.ndarray, tie: np.ndarray) -> OutcomeTerms:
-    """Terms of the Rao-Kupper model, an ordered logit with thresholds at plus and minus `tie`.
+def rao_kupper_terms(delta: np.ndarray, threshold: np.ndarray) -> OutcomeTerms:
+    """Return the terms of the Rao-Kupper model, an ordered logit with thresholds at plus and minus `threshold`.
 
-    P(tie) = sigma(u) sigma(v) (1 - exp(-2 tie)) with u = tie + delta, v = tie - delta.
+    P(tie) = sigma(u) sigma(v) (1 - exp(-2 threshold)) with u = threshold + delta, v = threshold - delta.
     """
-    u, v = tie + delta, tie - delta
-    at_u, at_v = expit(u), expit(v)
-    bend_u, bend_v = at_u * (1 - at_u), at_v * (1 - at_v)
+    u, v = threshold + delta, threshold - delta
+    at_u, at_v, past_u, past_v = expit(u), expit(v), expit(-u), expit(-v)
+    bend_u, bend_v = at_u * past_u, at_v * past_v
     none = np.zeros_like(delta)
-    widen = 2 / np.expm1(2 * tie) + none
-    narrow = 1 / np.sinh(tie) ** 2 + none
+    widen = 2 / np.expm1(2 * threshold) + none
+    narrow = 1 / np.sinh(threshold) ** 2 + none
     return OutcomeTerms(
-        np.stack([log_expit(-v), log_expit(u) + log_expit(v) + np.log(-np.expm1(-2 * tie)), log_expit(-u)]),
-        np.stack([at_v, at_v - at_u, -at_u]),
+        np.stack([log_expit(-v), log_expit(u) + log_expit(v) + np.log(-np.expm1(-2 * threshold)), log_expit(-u)]),
+        np.stack([at_v, past_u - past_v, -at_u]),
         np.stack([bend_v, bend_u + bend_v, bend_u]),
-        np.stack([-at_v, 2 - at_u - at_v + widen, -at_u]),
+        np.stack([-at_v, past_u + past_v + widen, -at_u]),
         np.stack([bend_v, bend_u + bend_v + narrow, bend_u]),
         np.stack([-bend_v, bend_u - bend_v, bend_u]),
     )
 
 
-def outcome_probability(delta: np.ndarray, ties: str, tie: float) -> np.ndarray:
-    """P(a wins), P(tie), P(b wins) at rating differences `delta`.
+def outcome_probability(delta: np.ndarray, ties: str, tie_parameter: float) -> np.ndarray:
+    """Return P(a wins), P(tie), P(b wins) at rating differences `delta`.
 
     Parameters
     ----------
     delta : float array, any shape
-        Rating of a less rating of b, log-odds.
+        Rating of a minus rating of b, log-odds.
     ties : one of `TIE_MODELS`
-    tie : float
-        nu of Davidson's model, log-threshold of the Rao-Kupper model, share of ties for "half" and "drop".
+    tie_parameter : float
+        nu of Davidson's model, tau of the Rao-Kupper model, P(tie) between equal models for "half", the share of ties
+        for "drop".
 
     Returns
     -------
     float array, shape ``delta.shape + (3,)``; naming the pair the other way round reverses the last axis.
+
+    Raises
+    ------
+    ValueError
+        An unknown tie model, or a tie parameter that is NaN, negative, or a share above 1.
     """
+    if ties not in TIE_MODELS:
+        raise ValueError(f"ties is {ties!r}; use one of {', '.join(TIE_MODELS)}")
+    if not 0 <= tie_parameter <= (1 if ties in ("half", "drop") else np.inf):
+        raise ValueError(
+            f"the tie parameter of ties={ties!r} is {tie_parameter}; it is 0 or more, and a share at most 1"
+        )
     delta = np.asarray(delta, dtype=float)
     if ties == "davidson":
         win, draw, loss = (
             np.exp(delta / 2 - abs(delta) / 2),
-            tie * np.exp(-abs(delta) / 2),
+            tie_parameter * np.exp(-abs(delta) / 2),
             np.exp(-delta / 2 - abs(delta) / 2),
         )
         total = (win + loss) + draw
         return np.stack([win / total, draw / total, loss / total], axis=-1)
+    p, q = expit(delta), expit(-delta)
     if ties == "rao_kupper":
-        win, loss = expit(delta - tie), expit(-delta - tie)
-        return np.stack([win, expit(tie + delta) * expit(tie - delta) * -np.expm1(-2 * tie), loss], axis=-1)
-    decided = 1 - tie
-    return np.stack([decided * expit(delta), np.full(delta.shape, tie), decided * expit(-delta)], axis=-1)
+        win, loss = expit(delta - tie_parameter), expit(-delta - tie_parameter)
+        at_both = expit(tie_parameter + delta) * expit(tie_parameter - delta)
+        return np.stack([win, at_both * -np.expm1(-2 * tie_parameter), loss], axis=-1)
+    if ties == "drop":
+        return np.stack(
+            [(1 - tie_parameter) * p, np.full(delta.shape, tie_parameter), (1 - tie_parameter) * q], axis=-1
+        )
+    # P(tie)^2 = nu^2 P(a) P(b) with nu = 2 share / (1 - share), solved for P(tie) where P(a) + P(tie) / 2 = p.
+    share, both = float(tie_parameter), p * q
+    root = np.hypot(share * (p - q), 2 * (1 - share) * np.sqrt(both))
+    draw = 4 * both * np.divide(share, share + root, out=np.zeros_like(p), where=share > 0)
+    return np.stack([np.maximum(p - draw / 2, 0), draw, np.maximum(q - draw / 2, 0)], axis=-1)
+
+
+def expected_score(delta: np.ndarray, ties: str, tie_parameter: float) -> np.ndarray:
+    """Return P(a wins) + P(tie) / 2 at rating differences `delta`, same shape; arguments as `outcome_probability`."""
+    outcomes = outcome_probability(delta, ties, tie_parameter)
+    return outcomes[..., 0] + outcomes[..., 1] / 2
+
+
+def fit_tie_share(delta: np.ndarray, outcomes: np.ndarray, ties: str) -> tuple[float, float]:
+    """Return the likeliest tie parameter of "half" or (any other name) "drop", and the log-likelihood in nats.
+
+    Parameters
+    ----------
+    delta : float array, shape (n_pairs,)
+    outcomes : float array, shape (3, n_pairs)
+        Battles the first of a pair won, ties, battles the second won.
+    """
+    share = float(outcomes[1].sum() / outcomes.sum())
+    if ties == "half" and 0 < share < 1:
+        better, worse = expit(np.abs(delta)), expit(-np.abs(delta))
+        both, upsets = better * worse, np.where(delta > 0, outcomes[2], outcomes[0])
+        usual = outcomes[0] + outcomes[2] - upsets
+
+        def slope(share: float) -> float:
+            """Return the derivative of the log-likelihood by the share, but for the factor 16 (1 - share)."""
+            root = np.hypot(share * (better - worse), 2 * (1 - share) * np.sqrt(both))
+            ahead = root + share * (better - worse)
+            gained = outcomes[1] * both / (4 * share) - usual * both * worse / (2 * ahead)
+            lost = upsets * better * ahead / (8 * (1 - share) ** 2)
+            return float(((gained - lost) / (root * (share + root))).sum())
+
+        share = 1.0 if slope(1 - 1e-9) > 0 else brentq(slope, 1e-9 * share, 1 - 1e-9, xtol=1e-10)
+    p = outcome_probability(delta, "half" if ties == "half" else "drop", share)
+    return share, float(xlogy(outcomes, p.T).sum())

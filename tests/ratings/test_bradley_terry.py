@@ -188,7 +188,7 @@ def test_a_problem_of_a_batch_is_solved_as_if_alone(rng):
     for index, one in enumerate(counts):
         alone = solve_ratings(pair_sums(one), 4, "davidson")
         np.testing.assert_allclose(batch.ratings[index], alone.ratings[0], atol=1e-12)
-        assert batch.tie[index] == pytest.approx(alone.tie[0], abs=1e-12)
+        assert batch.tie_parameter[index] == pytest.approx(alone.tie_parameter[0], abs=1e-12)
 
 
 def test_prior_shrinks_and_gives_the_undefeated_a_rating():

@@ -132,5 +132,5 @@ def test_what_cannot_be_estimated_is_refused(rows, message):
 def test_battles_too_one_sided_have_no_finite_fit():
     """First answers win between x and y; z > x + effect and y + effect > z: the larger all of them, the better."""
     rows = [("x", "y", "model_a"), ("y", "x", "model_a"), ("x", "z", "model_b"), ("y", "z", "model_a")]
-    with pytest.raises(RuntimeError, match="no finite ratings and effect"):
+    with pytest.raises(ValueError, match=r"no finite ratings and effect.*z can rise above x, y.*prior_strength"):
         fit_position_effect(pd.DataFrame(rows, columns=["model_a", "model_b", "winner"]))
