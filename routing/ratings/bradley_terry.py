@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import NegativeCycleError, bellman_ford, connected_components
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from routing.battles import PairCounts
 from routing.ratings.newton import (
@@ -37,7 +37,7 @@ def half_width(variance: np.ndarray, level: float) -> np.ndarray:
     """Return half the width of normal confidence intervals at `level`, strictly between 0 and 1."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it is a probability between 0 and 1, such as 0.95")
-    return norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    return ndtri((1 + level) / 2) * np.sqrt(variance)
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,9 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
     if not counts.battles.any():
         raise ValueError("the pair counts hold no battle")
     n_models, pairs = len(counts.models), pair_sums(counts)
-    exponent = int(np.frexp(max(pairs.outcomes.max(), prior_strength))[1])  # counts of any scale: the largest becomes 0.5 to 1
+    exponent = int(
+        np.frexp(max(pairs.outcomes.max(), prior_strength))[1]
+    )  # counts of any scale: the largest becomes 0.5 to 1
     everything = np.ldexp(pairs.outcomes, -exponent)
     prior = float(np.ldexp(prior_strength, -exponent))
     pairs = pairs._replace(outcomes=everything if ties != "drop" else everything * [[[1.0]], [[0.0]], [[1.0]]])

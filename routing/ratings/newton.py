@@ -21,6 +21,7 @@ from routing.ratings.ties import OutcomeTerms, davidson_terms, half_win_terms, r
 MAX_ITERATIONS = 1000  # about one for each unit of the largest log-odds, and five more
 ONE_THREAD_BELOW = 400  # models; threads that share a smaller matrix mostly wait for each other
 STEP_TOLERANCE = 1e-8  # Newton converges quadratically: the step after one this small is below rounding
+LONGEST_STEP = 10.0  # of any parameter; where the likelihood is nearly flat Newton's own may be of any length
 LARGEST_NOISE = 1e-4  # the largest step that rounding alone may cause
 
 
@@ -238,6 +239,7 @@ def solve_ratings(
         fit = (pairs.outcomes * terms.log_probability).sum(axis=(0, 2))
         return terms, fit - prior_strength / 2 * (away**2).sum(axis=1)
 
+    slack = np.finfo(float).eps * pairs.outcomes.sum(axis=(0, 2))  # the rounding of log-probabilities near 0
     converged, unsettled = np.zeros(n_problems, dtype=bool), np.zeros(n_problems, dtype=np.int64)
     with few_threads(n_models), np.errstate(over="ignore", invalid="ignore"):
         terms, value = evaluate(value_at)
@@ -264,15 +266,16 @@ def solve_ratings(
             noise = np.abs(solved[..., 1] / unit)
             unsettled = np.where(converged, unsettled, noise[:, :n_models].argmax(axis=1))
             noise = noise.max(axis=1)
-            for _ in range(40):
+            step *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.abs(step).max(axis=1), LONGEST_STEP))[:, None]
+            for halving in range(42):
                 new = value_at + step
                 inside = new[:, last] > 0 if has_tie and ties == "rao_kupper" else np.ones(n_problems, dtype=bool)
                 new[~inside, last] = value_at[~inside, last]
                 new_terms, new_value = evaluate(new)
-                worse = ~inside | ~(new_value >= value - 1e-12 * np.abs(value))
+                worse = ~inside | ~(new_value >= value - 1e-12 * np.abs(value) - slack)
                 if not worse.any():
                     break
-                step[worse] /= 2
+                step[worse] *= 0.5 if halving < 40 else 0.0
             value_at, terms, value = new, new_terms, new_value
             converged |= (size <= np.maximum(STEP_TOLERANCE, 4 * noise)) & (noise <= LARGEST_NOISE)
             if converged.all():
