@@ -28,7 +28,7 @@ from dask.distributed import Client, Future, KilledWorker, wait
 from routing.battles import PAIR_COLUMNS, PairCounts, count_pairs, validate_battles, warn_of_case
 from routing.data.tables import KINDS, NAME_COLUMNS, READ_ERRORS, file_kind, parse_table
 from routing.embeddings import PromptEncoder
-from routing.ratings.bradley_terry import prepare_resampling, resample_ratings
+from routing.ratings.bradley_terry import join_resamples, prepare_resampling, resample_ratings
 
 OUTCOMES = ("wins", "ties", "losses")
 VECTOR_LIST = pd.ArrowDtype(pa.list_(pa.float32()))
@@ -255,7 +255,7 @@ def bootstrap_on_cluster(
     shared = client.submit(pickle.loads, pickle.dumps(resampling))  # sent once a worker, not once a block
     futures = [client.submit(resample_ratings, shared, *block) for block in blocks]
     wait(futures)
-    return np.concatenate([gather(client, future) for future in futures])  # in order: the first error is one machine's
+    return join_resamples(resampling, blocks, [gather(client, future) for future in futures])
 
 
 # -- embeddings -------------------------------------------------------------------------------------------------------

@@ -217,7 +217,9 @@ class ShardedSimilarityRouter(SimilarityRouter):
         return rated
 
     def _solve_batch(self, rows: slice, sums: Future, rated: np.ndarray) -> None:
-        rated[rows] = self._solve(self._tiers.pair_sums(gather(self.client, sums)))
+        summed = gather(self.client, sums)
+        self._check_underflow(summed[:, self.met_cells])
+        rated[rows] = self._solve(self._tiers.pair_sums(summed))
 
     def _submit(self, vectors: np.ndarray) -> Future:
         """Sums over all battles for a batch of prompts, (n_prompts, 3 * n_pairs + 1), as a future."""

@@ -5,7 +5,7 @@ A rating says who is better, in log-odds of no unit of its own. Two ways to a qu
 - the expected win share against a reference model or against the pool, which needs nothing but the ratings;
 - a benchmark's score, by an increasing map learned on prompts whose scores are known (`QualityMap`).
 
-A model that joins after training is rated by its battles against the models that are rated already (`rate_newcomer`).
+A model that joins after training is rated by its battles against the models that are rated already (`rate_new_model`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
-from routing.ratings.ties import outcome_probability
+from routing.ratings.ties import expected_score
 
 POOL = "pool"
 BLOCK_CELLS = 1 << 22  # pairs of models over prompts held at once
-
-
-def _share(delta: np.ndarray, nu: float) -> np.ndarray:
-    """P(win) + P(tie) / 2 at a rating lead of `delta`, any shape."""
-    outcomes = outcome_probability(delta, "davidson", nu)
-    return outcomes[..., 0] + outcomes[..., 1] / 2
 
 
 def _finite(ratings: pd.DataFrame) -> np.ndarray:
@@ -62,14 +56,14 @@ def win_share(ratings: pd.DataFrame, nu: float = 0.0, reference: str = POOL) -> 
         if reference not in ratings.columns:
             raise ValueError(f"no reference {reference!r}; use pool or one of {', '.join(ratings.columns)}")
         margin = values - values[:, [ratings.columns.get_loc(reference)]]
-        return pd.DataFrame(_share(margin, nu), ratings.index, ratings.columns)
+        return pd.DataFrame(expected_score(margin, "davidson", nu), ratings.index, ratings.columns)
     if n_models < 2:
         raise ValueError("a pool needs at least two models")
     share = np.empty_like(values)
     size = max(1, BLOCK_CELLS // n_models**2)
     for begin in range(0, len(values), size):
         block = values[begin : begin + size]
-        against = _share(block[:, :, None] - block[:, None, :], nu)  # (B, M, M), 0.5 against itself
+        against = expected_score(block[:, :, None] - block[:, None, :], "davidson", nu)  # (B, M, M), 0.5 against itself
         # Sorted, so that the order of the models cannot change a sum.
         share[begin : begin + size] = (np.sort(against, axis=2).sum(axis=2) - 0.5) / (n_models - 1)
     return pd.DataFrame(share, ratings.index, ratings.columns)
@@ -140,7 +134,7 @@ class QualityMap:
         return pd.DataFrame(self._map(values.ravel()).reshape(values.shape), ratings.index, ratings.columns)
 
 
-def rate_newcomer(
+def rate_new_model(
     opponent_ratings: np.ndarray,
     outcome: np.ndarray,
     nu: float,
@@ -158,7 +152,7 @@ def rate_newcomer(
     opponent_ratings : float array, shape (n_battles,)
         Rating of the opponent on the battle's prompt.
     outcome : int array, shape (n_battles,)
-        0 the newcomer won, 1 tie, 2 the opponent won.
+        0 the new model won, 1 tie, 2 the opponent won.
     prior_strength : float
         Precision of the prior, above 0; 1 is worth about four battles against an equal.
 
@@ -180,8 +174,11 @@ def rate_newcomer(
         raise ValueError(f"prior_strength is {prior_strength}; it is a precision, above 0")
 
     def slope(rating: float) -> float:
-        # d log P / d rating of Davidson's model is the share won less the share expected.
-        return math.fsum(1 - outcome / 2 - _share(rating - opponents, nu)) - prior_strength * (rating - prior_rating)
+        # d log P / d rating of Davidson's model is the share won minus the share expected.
+        expected = expected_score(rating - opponents, "davidson", nu)
+        return math.fsum(1 - outcome / 2 - expected) - prior_strength * (rating - prior_rating)
 
-    reach = len(opponents) / prior_strength + 1.0  # beyond it the prior outweighs all battles
+    # Beyond, the prior outweighs all battles: from the last opponent on, their slope falls as exp(-distance / 2).
+    slack = 2 * (math.log((1 + nu / 2) * (len(opponents) + 1)) - math.log(prior_strength))
+    reach = np.abs(opponents - prior_rating).max(initial=0.0) + max(slack, 0.0) + 1.0
     return float(brentq(slope, prior_rating - reach, prior_rating + reach, xtol=1e-12))

@@ -20,7 +20,6 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
 from routing.battles import BattleCodes, canonical_order, count_pairs, encode_battles, validate_battles
 from routing.embeddings import PromptEncoder, unit_rows
@@ -77,7 +76,7 @@ class Router(ABC):
         """
 
     def margin(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
-        """Rating of model_a less that of model_b: (n_prompts,), log-odds; what prompts of a pair are ranked by.
+        """Return the rating of model_a minus that of model_b: (n_prompts,), log-odds; it ranks the prompts of a pair.
 
         Raises
         ------
@@ -97,12 +96,22 @@ class Router(ABC):
         return ratings[:, self.models.index(model_a)] - ratings[:, self.models.index(model_b)]
 
     def win_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
-        """P(model_a beats model_b | prompt, no tie): (n_prompts,)."""
-        return expit(self.margin(prompts, model_a, model_b))
+        """Return P(model_a beats model_b | prompt, no tie): (n_prompts,)."""
+        win, _, loss = self._outcomes(self.margin(prompts, model_a, model_b)).T
+        return win / (win + loss)
+
+    def expected_score(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
+        """Return P(model_a wins) + P(tie) / 2, the share of battles model_a is expected to win: (n_prompts,)."""
+        win, tie, _ = self._outcomes(self.margin(prompts, model_a, model_b)).T
+        return win + tie / 2
 
     def outcome_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
-        """P(model_a wins), P(tie), P(model_b wins): (n_prompts, 3)."""
-        return outcome_probability(self.margin(prompts, model_a, model_b), "davidson", self.nu)
+        """Return P(model_a wins), P(tie), P(model_b wins): (n_prompts, 3)."""
+        return self._outcomes(self.margin(prompts, model_a, model_b))
+
+    def _outcomes(self, delta: np.ndarray) -> np.ndarray:
+        """Return P(a wins), P(tie), P(b wins) at rating differences (n,): (n, 3)."""
+        return outcome_probability(delta, "davidson", self.nu)
 
     def battle_probability(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> np.ndarray:
         """P(model_a wins), P(tie), P(model_b wins) of each battle: (n_battles, 3).
@@ -127,7 +136,7 @@ class Router(ABC):
         position = np.array([self.models.index(model) for model in codes.models])
         row = np.arange(len(battles))
         delta = ratings[row, position[codes.model_a]] - ratings[row, position[codes.model_b]]
-        return outcome_probability(delta, "davidson", self.nu)
+        return self._outcomes(delta)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """What `fit` learned besides the models and the tie parameter; attributes of these names."""
@@ -286,7 +295,7 @@ class BradleyTerryRouter(Router):
     Parameters
     ----------
     prior_strength : float
-        As in `fit_bradley_terry`.
+        As in `fit_bradley_terry`. 0 is maximum likelihood, and battles without a finite estimate are an error.
     """
 
     prior_strength: float = 0.0
@@ -308,6 +317,8 @@ class BradleyTerryRouter(Router):
 class RandomRouter(Router):
     """Ratings drawn at random for each prompt and model: standard normal, always the same for the same text.
 
+    nu is that of equal models with the share of ties of the battles, one battle a third of which is a tie added.
+
     Parameters
     ----------
     seed : int
@@ -317,8 +328,8 @@ class RandomRouter(Router):
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
         counts = count_pairs(battles)
-        self.models = counts.models
-        self.nu = fit_bradley_terry(counts, "davidson", prior_strength=1.0).tie_parameter
+        self.models, n_ties = counts.models, counts.ties.sum() / 2
+        self.nu = float(2 * (n_ties + 1 / 3) / (counts.wins.sum() + 2 / 3))
         return self
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
@@ -329,32 +340,3 @@ class RandomRouter(Router):
             generator = np.random.default_rng([self.seed, *np.frombuffer(digest, dtype=np.uint32)])
             drawn[row] = generator.standard_normal(len(self.models))
         return drawn
-
-
-class OracleRouter(Router):
-    """Ratings that are the quality of each model's answer, which no router can know: the upper limit.
-
-    Parameters
-    ----------
-    prompts : sequence of str
-    quality : DataFrame, shape (n_prompts, n_models)
-        Score of each model's answer, a column a model.
-    """
-
-    def __init__(self, prompts: Sequence[str], quality: pd.DataFrame) -> None:
-        table = (
-            quality[sorted(quality.columns)].groupby(np.asarray(prompts, dtype=object)).mean()
-        )  # of a repeated prompt
-        self.models, self.nu = tuple(table.columns), 0.0
-        self._row = {prompt: row for row, prompt in enumerate(table.index)}
-        self._quality = table.to_numpy(dtype=float)
-
-    def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
-        """Nothing to learn."""
-        return self
-
-    def ratings(self, prompts: Prompts) -> np.ndarray:
-        unknown = [prompt for prompt in prompts if prompt not in self._row]
-        if unknown:
-            raise ValueError(f"the oracle knows no answer to {len(unknown)} of the prompts, as {unknown[0][:60]!r}")
-        return self._quality[[self._row[prompt] for prompt in prompts]]

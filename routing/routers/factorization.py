@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,15 +147,22 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         return {"prompt_product": self.prompt_product, "constant_ratings": self.constant_ratings}
 
 
+_training = threading.Lock()
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Batches of 64 are too small to share; and one thread gives the same sums on every machine."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
+    """Train on one thread: batches of 64 are too small to share, and the sums are the same on every machine.
+
+    The number of threads belongs to the process, so one training has it at a time.
+    """
+    with _training:
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)
 
 
 @dataclass(frozen=True)

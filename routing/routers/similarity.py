@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from routing.battles import BattleCodes, PairCounts, encode_battles, pair_codes, split_codes, sum_codes
-from routing.ratings.bradley_terry import check_estimable, fit_bradley_terry, rating_tiers
+from routing.ratings.bradley_terry import WEAKEST_PRIOR, check_converged, fit_bradley_terry, name_some, rating_tiers
 from routing.ratings.newton import PairSums, pair_sums, solve_ratings
+from routing.ratings.ties import outcome_probability
 from routing.routers.base import EmbeddingRouter, Prompts
 
 BLOCK_BYTES = 1 << 26  # similarities held at once: batches are cut so that memory does not grow with prompts or battles
@@ -34,7 +35,7 @@ class TierMap(NamedTuple):
     second: np.ndarray  # (n_pairs,) the second, above the first
 
     def cells(self, models: tuple[str, ...], codes: np.ndarray) -> np.ndarray:
-        """What battles given as `pair_codes` over `models` count for between tiers: (n_battles,) int64.
+        """Return what battles given as `pair_codes` over `models` count for between tiers: (n_battles,) int64.
 
         ``3 * pair + outcome`` seen from the pair's first tier; ``3 * n_pairs`` where both models are of one tier,
         a battle that says nothing about tiers.
@@ -51,13 +52,13 @@ class TierMap(NamedTuple):
         return np.where(tier_a == tier_b, 3 * len(self.first), cells)
 
     def pair_sums(self, sums: np.ndarray) -> PairSums:
-        """Problems for the solver from sums over all cells, (n_problems, 3 * n_pairs + 1)."""
+        """Return problems for the solver from sums over all cells, (n_problems, 3 * n_pairs + 1)."""
         outcomes = sums[:, :-1].reshape(len(sums), len(self.first), 3)
         return PairSums(self.first, self.second, np.ascontiguousarray(outcomes.transpose(2, 0, 1)))
 
 
 def cosines(queries: np.ndarray, vectors: np.ndarray, precision: str) -> np.ndarray:
-    """Dot products of unit vectors, (n_queries, n_vectors) float32, computed in single or double precision."""
+    """Return dot products of unit vectors, (n_queries, n_vectors) float32, computed in single or double precision."""
     if precision == "single":
         return queries @ vectors.T
     queries = queries.astype(np.float64)
@@ -69,21 +70,21 @@ def cosines(queries: np.ndarray, vectors: np.ndarray, precision: str) -> np.ndar
 
 
 def check_resemblance(most_similar: np.ndarray) -> None:
-    """Raise if the greatest cosine of a prompt of the batch is not positive."""
+    """Raise if the largest cosine of a prompt of the batch is not positive."""
     if (most_similar <= 0).any():
         row = int(np.argmax(most_similar <= 0))
-        raise ValueError(f"prompt {row} of the batch resembles no battle: its greatest cosine is not positive")
+        raise ValueError(f"prompt {row} of the batch resembles no battle: its largest cosine is not positive")
 
 
 def weigh(similarity: np.ndarray, most_similar: np.ndarray, gamma: float) -> np.ndarray:
-    """Turn cosines (n_prompts, n_battles) into weights, the greatest being 1, in place."""
+    """Turn cosines (n_prompts, n_battles) into weights, the largest being 1, in place."""
     similarity *= np.log(gamma) / most_similar[:, None]
     similarity -= np.float32(np.log(gamma))
     return np.exp(similarity, out=similarity)
 
 
 def sum_runs(similarity: np.ndarray, most_similar: np.ndarray, gamma: float, starts: np.ndarray) -> np.ndarray:
-    """Weights summed over the runs of battles that begin at `starts`: (n_prompts, n_runs) float64."""
+    """Sum weights over the runs of battles that begin at `starts`: (n_prompts, n_runs) float64."""
     sums = np.empty((len(similarity), len(starts)))
     for begin in range(0, len(similarity), CACHED_ROWS):  # a few rows at a time stay in the processor's cache
         rows = slice(begin, begin + CACHED_ROWS)
@@ -93,7 +94,7 @@ def sum_runs(similarity: np.ndarray, most_similar: np.ndarray, gamma: float, sta
 
 
 def row_keys(vectors: np.ndarray) -> np.ndarray:
-    """A hash of each float32 row, (n_rows,) uint64: what puts rows in an order that depends on their content alone."""
+    """Return a hash of each float32 row, (n_rows,) uint64, so that the order of rows can depend on content alone."""
     multipliers = np.random.default_rng(0).integers(1, 2**63, size=vectors.shape[1], dtype=np.uint64) | np.uint64(1)
     keys = np.empty(len(vectors), dtype=np.uint64)
     for begin in range(0, len(vectors), DOUBLED_ROWS):
@@ -106,9 +107,12 @@ def row_keys(vectors: np.ndarray) -> np.ndarray:
 class SimilarityRouter(EmbeddingRouter):
     """The similarity-weighted ranking of RouteLLM [RouteLLM24, section 4.2].
 
-    A battle on prompt q' has weight ``gamma ** (1 + S(q, q'))`` for prompt q, where S is the cosine similarity over
-    the greatest one that any battle's prompt has with q. Ratings are those of tiers of models: models of a tier share
+    A battle on prompt q' has weight ``gamma ** (1 + S(q, q'))`` for prompt q, where S is the cosine similarity divided
+    by the largest one that any battle's prompt has with q. Ratings are those of tiers of models: models of a tier share
     one, as most pairs of models have too few battles.
+
+    All weights are positive, so the ratings of a prompt are finite where those of all battles are, which `fit` checks:
+    tiers merge models, which takes no finite estimate away. A weight that underflows to 0 is an error.
 
     Parameters
     ----------
@@ -120,7 +124,8 @@ class SimilarityRouter(EmbeddingRouter):
         Precision of a normal prior at the ratings on all battles, in battles as similar as the most similar one.
         Without it ratings are the paper's; with it a prompt that resembles few battles keeps the global ratings.
     ties : {"davidson", "half"}
-        Davidson's model with nu as estimated on all battles, or, as RouteLLM, half a win for each.
+        Davidson's model with nu as estimated on all battles, or, as RouteLLM, half a win for each. With "half" the
+        rating difference is the log-odds of `expected_score`, which RouteLLM calls the win rate.
     precision : {"single", "double"}
         Of the cosines. "single" is nearly twice as fast in batches; its last bits (1e-7 of a cosine) depend on the
         processor and on how prompts are batched and battles split. With "double" the ratings do not, to 1e-9.
@@ -143,13 +148,12 @@ class SimilarityRouter(EmbeddingRouter):
     precision: str = "single"
 
     def __post_init__(self) -> None:
-        if not self.gamma >= 1:
+        if not 1 <= self.gamma < np.inf:
             raise ValueError(f"gamma is {self.gamma}; it is 1 or more, so that similar battles weigh more")
-        if not self.prior_strength >= 0:
-            raise ValueError(f"prior_strength is {self.prior_strength}; it is a precision, 0 or more")
+        if not 0 <= self.prior_strength < np.inf:
+            raise ValueError(f"prior_strength is {self.prior_strength}; it is a precision, finite and 0 or more")
         if self.ties not in ("davidson", "half"):
             raise ValueError(f"ties is {self.ties!r}; use 'davidson' or 'half'")
-
         if self.precision not in ("single", "double"):
             raise ValueError(f"precision is {self.precision!r}; use 'single' or 'double'")
 
@@ -168,7 +172,7 @@ class SimilarityRouter(EmbeddingRouter):
         self.battle_vectors, self.battle_cells, self.battle_codes = vectors[order], cells[order], codes[order]
 
     def _rate_tiers(self, counts: PairCounts) -> None:
-        """Ratings on all battles, the tiers they split the models into, and the tiers' ratings."""
+        """Fit ratings on all battles, the tiers they split the models into, and the tiers' ratings."""
         overall = fit_bradley_terry(counts, "davidson", self.prior_strength)
         self.models, self.nu = counts.models, overall.tie_parameter
         n_models = len(counts.models)
@@ -178,10 +182,9 @@ class SimilarityRouter(EmbeddingRouter):
         across = 1 - np.eye(n_tiers)
         wins, tied = (members.T @ number @ members * across for number in (counts.wins, counts.ties))
         between = PairCounts(tuple(f"tier {number}" for number in range(n_tiers)), wins, tied)
-        if self.prior_strength == 0:
-            check_estimable(between, self.ties)
         pairs = pair_sums(between)
         self.model_tier, self.tier_first, self.tier_second = tiers, pairs.first, pairs.second
+        self.met_cells = np.flatnonzero(pairs.outcomes[:, 0].T)  # as `TierMap.cells` numbers them
         self.tier_ratings = np.zeros(n_tiers)
         self.tier_ratings = self._solve(pairs)[0]
 
@@ -233,19 +236,16 @@ class SimilarityRouter(EmbeddingRouter):
         return self
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        names = (
-            "model_tier",
-            "tier_ratings",
-            "tier_first",
-            "tier_second",
-            "battle_vectors",
-            "battle_cells",
-            "battle_codes",
-        )
-        return {name: getattr(self, name) for name in names}
+        names = "model_tier tier_ratings tier_first tier_second battle_vectors battle_cells battle_codes"
+        return {name: getattr(self, name) for name in names.split()}
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
         return self.tier_level_ratings(self._vectors(prompts))[:, self.model_tier]
+
+    def _outcomes(self, delta: np.ndarray) -> np.ndarray:
+        if self.ties == "half":  # P(tie) between equal models is nu / (2 + nu)
+            return outcome_probability(delta, "half", self.nu / (2 + self.nu))
+        return super()._outcomes(delta)
 
     @property
     def _width(self) -> int:
@@ -257,7 +257,7 @@ class SimilarityRouter(EmbeddingRouter):
         return vectors.astype(np.float32, copy=False)
 
     def tier_level_ratings(self, vectors: np.ndarray) -> np.ndarray:
-        """Ratings of the tiers on prompts given as unit vectors: (n_prompts, n_tiers), log-odds."""
+        """Return ratings of the tiers on prompts given as unit vectors: (n_prompts, n_tiers), log-odds."""
         vectors = self._check_width(vectors)
         n_battles, n_tiers = len(self.battle_vectors), len(self.tier_ratings)
         # Two arrays of n_tiers x n_tiers a prompt are what Newton's method holds beside the similarities.
@@ -268,7 +268,7 @@ class SimilarityRouter(EmbeddingRouter):
         return rated
 
     def weights(self, vectors: np.ndarray) -> np.ndarray:
-        """Weight of each battle for each prompt, the greatest being 1: (n_prompts, n_battles).
+        """Return the weight of each battle for each prompt, the largest being 1: (n_prompts, n_battles).
 
         Sorted as `battle_prompts`, the prompts of the battles.
 
@@ -278,26 +278,35 @@ class SimilarityRouter(EmbeddingRouter):
         return weigh(similarity, most_similar, self.gamma)
 
     def effective_battles(self, vectors: np.ndarray) -> np.ndarray:
-        """How many equally weighted battles each prompt's fit is worth, (sum w)^2 / sum w^2: (n_prompts,)."""
+        """Return how many equally weighted battles each prompt's fit is worth, (sum w)^2 / sum w^2: (n_prompts,)."""
         weights = self.weights(vectors).astype(float)
         return weights.sum(axis=1) ** 2 / (weights**2).sum(axis=1)
 
     def _resemble(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines with every battle's prompt, (n_prompts, n_battles), and the greatest of each row."""
+        """Return cosines with every battle's prompt, (n_prompts, n_battles), and the largest of each row."""
         similarity = cosines(vectors, self.battle_vectors, self.precision)
         most_similar = similarity.max(axis=1)
         check_resemblance(most_similar)
         return similarity, most_similar
 
     def _weighted_pairs(self, vectors: np.ndarray) -> PairSums:
-        """Weighted outcomes of every pair of tiers that met, for a batch of prompts."""
+        """Return weighted outcomes of every pair of tiers that met, for a batch of prompts."""
         present, starts = np.unique(self.battle_cells, return_index=True)
         sums = np.zeros((len(vectors), 3 * len(self.tier_first) + 1))
         sums[:, present] = sum_runs(*self._resemble(vectors), self.gamma, starts)
+        self._check_underflow(sums[:, present[present < sums.shape[1] - 1]])
         return self._tiers.pair_sums(sums)
 
+    def _check_underflow(self, sums: np.ndarray) -> None:
+        """Raise where a sum of weights, (n_prompts, n_sums), is 0: it might be what keeps ratings finite."""
+        if self.prior_strength <= WEAKEST_PRIOR and not sums.all():
+            raise ValueError(
+                f"prompt {int(np.argmin(sums.all(axis=1)))} of the batch resembles some battles so little that their"
+                " weights underflow to 0; use a lower gamma or a prior (prior_strength=1, say)"
+            )
+
     def _solve(self, pairs: PairSums) -> np.ndarray:
-        """Ratings of the tiers in each problem, starting from (and, with a prior, drawn to) those on all battles."""
+        """Return the tiers' ratings in each problem; they start from, and a prior draws to, those on all battles."""
         result = solve_ratings(
             pairs,
             len(self.tier_ratings),
@@ -305,11 +314,8 @@ class SimilarityRouter(EmbeddingRouter):
             self.prior_strength,
             prior=self.tier_ratings,
             start=self.tier_ratings,
-            tie=float(np.log(self.nu)) if self.nu > 0 else None,
+            tie_parameter=float(np.log(self.nu)) if self.nu > 0 else None,
         )
-        if not result.converged.all():
-            raise RuntimeError(
-                f"the ratings of prompt {int(np.argmin(result.converged))} of the batch did not converge; a lower gamma"
-                " or a prior (prior_strength=1, say) makes the problem better conditioned"
-            )
+        tiers = [name_some(np.array(self.models)[self.model_tier == tier]) for tier in range(len(self.tier_ratings))]
+        check_converged(result, tiers, "prompt")
         return result.ratings

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from routing.battles import PairCounts
-from routing.policy.quality import QualityMap, rate_newcomer, win_share
+from routing.policy.quality import QualityMap, rate_new_model, win_share
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import outcome_probability
 
@@ -112,15 +112,16 @@ def test_a_newcomer_is_rated_as_if_it_had_been_there(rng):
     counts = np.stack([wins[3, :3], ties[3, :3], wins[:3, 3]], axis=1).astype(int)  # (3, outcomes)
     battles = np.repeat(np.tile(np.arange(3), 3), counts.ravel())
     opponents = np.repeat(np.repeat(others, 3), counts.ravel())
-    rating = rate_newcomer(opponents, battles, fit.tie_parameter, prior_strength=1e-9)
+    rating = rate_new_model(opponents, battles, fit.tie_parameter, prior_strength=1e-9)
     assert rating == pytest.approx(fit.ratings["d"], abs=1e-6)
 
 
 def test_a_newcomer_starts_at_the_prior_and_moves_with_its_battles():
-    assert rate_newcomer(np.array([]), np.array([]), 0.5, prior_rating=0.7) == pytest.approx(0.7)
-    few, many = (rate_newcomer(np.zeros(n), np.zeros(n, dtype=int), 0.5, 0.7) for n in (3, 300))
+    assert rate_new_model(np.array([]), np.array([]), 0.5, prior_rating=0.7) == pytest.approx(0.7)
+    assert 0 < rate_new_model(np.zeros(9), np.zeros(9, dtype=int), 0.5, prior_strength=1e-300) < 1500  # won all
+    few, many = (rate_new_model(np.zeros(n), np.zeros(n, dtype=int), 0.5, 0.7) for n in (3, 300))
     assert 0.7 < few < many < math.inf
-    assert rate_newcomer(np.zeros(9), np.ones(9, dtype=int), 0.5, 0.7, 1e-6) == pytest.approx(0.0, abs=1e-5)
+    assert rate_new_model(np.zeros(9), np.ones(9, dtype=int), 0.5, 0.7, 1e-6) == pytest.approx(0.0, abs=1e-5)
 
 
 @given(
@@ -129,7 +130,7 @@ def test_a_newcomer_starts_at_the_prior_and_moves_with_its_battles():
 def test_the_order_of_a_newcomers_battles_is_nothing(battles, random):
     shuffled = random.sample(battles, len(battles))
     one, other = (
-        rate_newcomer(np.array([b[0] for b in t]), np.array([b[1] for b in t]), 0.4) for t in (battles, shuffled)
+        rate_new_model(np.array([b[0] for b in t]), np.array([b[1] for b in t]), 0.4) for t in (battles, shuffled)
     )
     assert one == other
 
@@ -142,4 +143,4 @@ def test_battles_that_cannot_be_read_raise():
         (([0.0], [1], 0.5, 0.0, 0.0), "prior_strength is 0.0"),
     ]:
         with pytest.raises(ValueError, match=message):
-            rate_newcomer(*arguments)
+            rate_new_model(*arguments)

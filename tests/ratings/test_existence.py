@@ -8,16 +8,14 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from routing.battles import PairCounts
-from routing.ratings.bradley_terry import BradleyTerryFit, bootstrap_ratings, fit_bradley_terry
-from routing.ratings.position_effect import fit_position_effect
-from routing.ratings.ties import TIE_MODELS, expected_score
+from routing.ratings.bradley_terry import BradleyTerryFit, fit_bradley_terry
+from routing.ratings.ties import TIE_MODELS
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 TIED = ("davidson", "rao_kupper")
@@ -127,7 +125,7 @@ def largest_imbalance(counts: PairCounts, fit: BradleyTerryFit, prior_strength: 
 
 
 def check_table(counts: PairCounts, ties: str, prior_strength: float = 0.0) -> str:
-    """Fit a table and judge the answer: "fit", "none" (rightly refused) or "rounding"; AssertionError where it is wrong."""
+    """Return "fit", "none" (rightly refused) or "rounding"; AssertionError where the answer is wrong."""
     cells = np.concatenate([counts.wins[counts.wins > 0], counts.ties[counts.ties > 0]])
     empty = len(cells) == 0
     spread = 1.0 if empty else cells.max() / cells.min()

@@ -16,7 +16,7 @@ from routing.battles import encode_battles, swap_battles
 from routing.embeddings import PromptEncoder
 from routing.evaluation.calibration import outcome_log_loss
 from routing.ratings.ties import outcome_probability
-from routing.routers.base import BradleyTerryRouter, OracleRouter, RandomRouter, load_router
+from routing.routers.base import BradleyTerryRouter, RandomRouter, load_router
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.simulated.arena import simulate_arena
@@ -214,14 +214,6 @@ def test_random_ratings_depend_on_text_and_seed_alone(battles):
     assert not np.array_equal(router.ratings(QUESTIONS), RandomRouter(seed=2).fit(battles).ratings(QUESTIONS))
     drawn = router.ratings([f"prompt {n}" for n in range(2000)])
     assert abs(drawn.mean()) < 0.05 and abs(drawn.std() - 1) < 0.05
-
-
-def test_the_oracle_rates_by_quality_and_knows_its_limits():
-    oracle = OracleRouter(["p", "q", "p"], pd.DataFrame({"y": [1.0, 0, 0], "x": [0.0, 1, 1]}))
-    assert oracle.models == ("x", "y")
-    np.testing.assert_array_equal(oracle.ratings(["q", "p"]), [[1, 0], [0.5, 0.5]])
-    with pytest.raises(ValueError, match="1 of the prompts, as 'r'"):
-        oracle.ratings(["p", "r"])
 
 
 # --- recovery of a known truth

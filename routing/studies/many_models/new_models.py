@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from routing.battles import count_pairs, encode_battles
-from routing.policy.quality import rate_newcomer
+from routing.policy.quality import rate_new_model
 from routing.ratings.bradley_terry import fit_bradley_terry
 
 STARTS = ("leaderboard", "average model")
@@ -73,11 +73,11 @@ def newcomer_errors(
         for draw in range(n_draws):
             order = rng.permutation(len(outcome))
             aside, first = order[: len(order) // 2], order[len(order) // 2 :]
-            truth = rate_newcomer(opponents[aside], outcome[aside], others.tie_parameter)
+            truth = rate_new_model(opponents[aside], outcome[aside], others.tie_parameter)
             for row, start in enumerate(starts):
                 for column, n in enumerate(n_battles):
                     seen = first[:n]
-                    rating = rate_newcomer(opponents[seen], outcome[seen], others.tie_parameter, *start)
+                    rating = rate_new_model(opponents[seen], outcome[seen], others.tie_parameter, *start)
                     errors[draw, row, column] = rating - truth
         squares.append((errors**2).mean(axis=0))
     squares = np.array(squares)  # (n_newcomers, n_starts, n_counts)
