@@ -1,7 +1,7 @@
-"""The order audit: what changes in a router's answers when the order of models, rows or names does.
+"""Audit the order: measure what changes in a router's answers when the order of models, rows or names does.
 
-Nothing should. `audit_order` makes every exchange and measures; it takes this project's routers and any other of the
-same face. The faults it was written for stand in `released`.
+Nothing should. `audit_order` makes every swap and measures; it takes this project's routers and any other with the same
+methods. The faults it was written for are rewritten in `routing.studies.order.original`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import pandas as pd
 
 from routing.battles import canonical_order, count_pairs, swap_battles
 from routing.evaluation.call_curve import CallCurve, call_curve
+from routing.evaluation.resampling import paired_bootstrap
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.routers.base import Prompts, Router
 
 RouterMaker = Callable[[str, str], Router]
 
 
-def exchange_battles(battles: pd.DataFrame, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
-    """The same battles written in six other ways; index labels are positions in `battles`.
+def reorder_battles(battles: pd.DataFrame, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
+    """Return the same battles in six other orders of models or rows; index labels are positions in `battles`.
 
-    "strong first" puts first whom a Bradley-Terry fit to all battles rates higher. "random half" and "rows shuffled"
-    are drawn.
+    "strong first" puts first the model that a Bradley-Terry fit to all battles rates higher. "random half" and "rows
+    shuffled" are drawn.
     """
     table = battles.reset_index(drop=True)
     ratings = fit_bradley_terry(count_pairs(table), prior_strength=1.0).ratings
@@ -39,20 +40,23 @@ def exchange_battles(battles: pd.DataFrame, rng: np.random.Generator) -> dict[st
 
 
 def calls_at_share(p_strong: np.ndarray, strong_share: float | np.ndarray) -> np.ndarray:
-    """The probability with which each prompt goes to the strong model where `strong_share` of all do: (n_prompts,).
+    """Return the probability with which each prompt goes to the strong model at a share of calls: (n_prompts,).
 
-    1 and 0 but for the prompts of equal score among which the cut falls; they share what is left of the calls. For
-    several shares (n_shares, n_prompts).
+    1 and 0, except for the prompts of equal score among which the cut falls; they share what is left of the calls. For
+    several shares (n_shares, n_prompts). A share that is NaN or outside 0 to 1 raises a ValueError.
     """
+    share = np.asarray(strong_share, dtype=float)
+    if not ((share >= 0) & (share <= 1)).all():
+        raise ValueError(f"strong_share is {strong_share}; a share of prompts is between 0 and 1")
     scores, block, size = np.unique(-np.asarray(p_strong), return_inverse=True, return_counts=True)
     before = np.cumsum(size) - size
-    return np.clip((np.asarray(strong_share)[..., None] * len(block) - before) / size, 0.0, 1.0)[..., block]
+    return np.clip((share[..., None] * len(block) - before) / size, 0.0, 1.0)[..., block]
 
 
 def decisions_changed(
     p_one: np.ndarray, p_other: np.ndarray, strong_share: float | np.ndarray = 0.5
 ) -> float | np.ndarray:
-    """Share of prompts that go to the other model when one score takes the place of another at an equal call share.
+    """Return the share of prompts that go to the other model when one score replaces another at an equal call share.
 
     For several shares (n_shares,).
     """
@@ -68,23 +72,24 @@ def bootstrap_decisions(
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """`decisions_changed` at each share with a percentile interval over prompts drawn with replacement.
+    """Return `decisions_changed` at each share with a percentile interval over resampled prompts.
 
     Returns
     -------
     DataFrame with columns strong_share, estimate, low, high
     """
-    resampled = []
-    for _ in range(n_resamples):
-        prompts = rng.integers(len(p_one), size=len(p_one))
-        resampled.append(decisions_changed(p_one[prompts], p_other[prompts], strong_shares))
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+    def measure(counts: np.ndarray) -> np.ndarray:
+        prompts = np.repeat(np.arange(len(counts)), counts)
+        return decisions_changed(p_one[prompts], p_other[prompts], strong_shares)
+
+    low, high, _ = paired_bootstrap(measure, len(p_one), n_resamples, rng, level)
     estimate = decisions_changed(p_one, p_other, strong_shares)
     return pd.DataFrame({"strong_share": strong_shares, "estimate": estimate, "low": low, "high": high})
 
 
 def _p_strong(outcome: np.ndarray) -> np.ndarray:
-    """P(strong wins | no tie), by the same operations whichever way round the outcomes were asked for."""
+    """Return P(strong wins | no tie), by the same operations for both orders of the two models."""
     return outcome[:, 0] / (outcome[:, 0] + outcome[:, 2])
 
 
@@ -99,10 +104,10 @@ def audit_order(
     make_curve: Callable[[np.ndarray, np.ndarray, np.ndarray], CallCurve] = call_curve,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Every exchange of order made on one router: what changes in its answers about `pair`.
+    """Make every swap of order on one router, and measure what changes in its answers about `pair`.
 
-    Battles are written otherwise and the router is fitted again (the six of `exchange_battles`); the pair is exchanged
-    where the router is made, and where it is asked about; rows of the benchmark are shuffled while scores are tied.
+    Battles are reordered and the router is fitted again (the six of `reorder_battles`); the pair is swapped where the
+    router is made, and where it is queried; rows of the benchmark are shuffled while scores are tied.
 
     Parameters
     ----------
@@ -111,13 +116,13 @@ def audit_order(
     battles : DataFrame
         Columns of `routing.battles`.
     prompts : sequence of str, or array of embeddings, shape (n_prompts, width)
-        What the router is asked.
+        What the router is queried about.
     pair : (str, str)
         The strong and the weak model.
     embeddings : array, shape (n_battles, width), optional
         Of the battles' prompts; by default the router's encoder makes them.
     strong_share : float
-        Call share at which decisions are compared.
+        Share of strong calls at which decisions are compared.
     quality : two arrays, shape (n_prompts,), optional
         Quality of the strong and the weak model's answers. Without it the evaluation is not audited.
     make_curve : function (p_strong, quality_strong, quality_weak) -> CallCurve
@@ -127,47 +132,47 @@ def audit_order(
 
     Returns
     -------
-    DataFrame, a row an exchange, with columns
+    DataFrame, one row per swap, with columns
 
-    - exchange;
-    - largest_change: of P(strong wins), P(tie), P(weak wins) over all prompts, once an exchange that mirrors the
-      answer is mirrored back; of APGR for "tied scores";
-    - decisions_changed: share of prompts that go to the other model at an equal call share;
-    - raised: the error where there was one, else "".
+    - swap;
+    - largest_change: of P(strong wins), P(tie), P(weak wins) over all prompts, once a swap that mirrors the answer is
+      mirrored back; of APGR for "tied scores";
+    - decisions_changed: share of prompts that go to the other model at an equal share of strong calls;
+    - raised: the error if there was one, else "".
     """
     rng = np.random.default_rng(seed)
     strong, weak = pair
     table = battles.reset_index(drop=True)
 
-    def fit(written: pd.DataFrame, *made_for: str) -> Router:
-        vectors = None if embeddings is None else np.asarray(embeddings)[written.index]
-        return make_router(*made_for).fit(written, vectors)
+    def fit(reordered: pd.DataFrame, *made_for: str) -> Router:
+        vectors = None if embeddings is None else np.asarray(embeddings)[reordered.index]
+        return make_router(*made_for).fit(reordered, vectors)
 
     router = fit(table, strong, weak)
     before = router.outcome_probability(prompts, strong, weak)
 
-    def refit(written: pd.DataFrame) -> np.ndarray:
-        return fit(written, strong, weak).outcome_probability(prompts, strong, weak)
+    def refit(reordered: pd.DataFrame) -> np.ndarray:
+        return fit(reordered, strong, weak).outcome_probability(prompts, strong, weak)
 
-    def name_the_other_way(asked: Router) -> np.ndarray:
-        return asked.outcome_probability(prompts, weak, strong)[:, ::-1]
+    def query_swapped(queried: Router) -> np.ndarray:
+        return queried.outcome_probability(prompts, weak, strong)[:, ::-1]
 
-    def make_for_the_other_way() -> np.ndarray:
-        """Neither what it says of the pair nor of the exchanged pair may change; the worse of the two."""
+    def make_swapped() -> np.ndarray:
+        """Neither the answer about the pair nor that about the swapped pair may change; the worse of the two."""
         other = fit(table, weak, strong)
-        answers = other.outcome_probability(prompts, strong, weak), name_the_other_way(other)
+        answers = other.outcome_probability(prompts, strong, weak), query_swapped(other)
         return max(answers, key=lambda after: np.abs(after - before).max())
 
     trials: dict[str, Callable[[], np.ndarray]] = {
-        name: lambda written=written: refit(written) for name, written in exchange_battles(table, rng).items()
+        name: lambda reordered=reordered: refit(reordered) for name, reordered in reorder_battles(table, rng).items()
     }
-    trials["pair at construction"] = make_for_the_other_way
-    trials["pair when asked"] = lambda: name_the_other_way(router)
+    trials["pair at construction"] = make_swapped
+    trials["pair when asked"] = lambda: query_swapped(router)
     rows = []
     for name, trial in trials.items():
         try:
             after = trial()
-        except Exception as error:  # any: a router that fails on the same battles written otherwise is a finding
+        except Exception as error:  # any: a router that fails on the same battles reordered is a finding
             rows.append((name, np.nan, np.nan, f"{type(error).__name__}: {error}"))
         else:
             changed = decisions_changed(_p_strong(before), _p_strong(after), strong_share)
@@ -180,4 +185,4 @@ def audit_order(
             for rows_ in (np.arange(len(tied)), shuffled)
         )
         rows.append(("tied scores", abs(one - other), np.nan, ""))
-    return pd.DataFrame(rows, columns=["exchange", "largest_change", "decisions_changed", "raised"])
+    return pd.DataFrame(rows, columns=["swap", "largest_change", "decisions_changed", "raised"])

@@ -1,4 +1,4 @@
-"""Every exchange of order on every router: ours do not change by a bit, and the audit finds each released fault."""
+"""Every swap of order on every router: ours do not change by a bit, and the audit finds each fault of RouteLLM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from routing.order_audit import (
     bootstrap_decisions,
     calls_at_share,
     decisions_changed,
-    exchange_battles,
+    reorder_battles,
 )
 from routing.routers.base import ROUTERS, BradleyTerryRouter
 from routing.studies.elo import online_elo
@@ -44,7 +44,7 @@ def battles() -> pd.DataFrame:
 
 
 def audit(make, battles: pd.DataFrame, **options) -> pd.DataFrame:
-    return audit_order(make, battles, QUESTIONS, PAIR, **options).set_index("exchange")
+    return audit_order(make, battles, QUESTIONS, PAIR, **options).set_index("swap")
 
 
 # --- ours
@@ -53,13 +53,13 @@ def audit(make, battles: pd.DataFrame, **options) -> pd.DataFrame:
 @every_router
 @settings(max_examples=4)
 @given(table=battle_tables(max_rows=12), seed=st.integers(0, 2**32 - 1))
-def test_no_exchange_changes_any_router(make, table, seed):
+def test_no_swap_changes_any_router(make, table, seed):
     table = with_another_prompt(table)
     pair = count_pairs(table).models[:2]
     rng = np.random.default_rng(seed)
     quality = rng.integers(0, 3, len(QUESTIONS)) + 3.0, rng.integers(0, 3, len(QUESTIONS)).astype(float)
     audited = audit_order(lambda *_: make(), table, QUESTIONS, pair, quality=quality, seed=seed)
-    assert audited["exchange"].tolist() == [*WRITTEN, *NAMED, "tied scores"]
+    assert audited["swap"].tolist() == [*WRITTEN, *NAMED, "tied scores"]
     assert (audited["raised"] == "").all()
     assert (audited["largest_change"] == 0.0).all()
     assert (audited["decisions_changed"].dropna() == 0.0).all() and audited["decisions_changed"].notna().sum() == 8
@@ -68,7 +68,7 @@ def test_no_exchange_changes_any_router(make, table, seed):
 @every_router
 @settings(max_examples=4)
 @given(table=battle_tables(max_rows=12))
-def test_the_exchanged_pair_has_the_complement(make, table):
+def test_the_swapped_pair_has_the_complement(make, table):
     router = make().fit(with_another_prompt(table))
     strong, weak = router.models[:2]
     p, other = (router.win_probability(QUESTIONS, *pair) for pair in ((strong, weak), (weak, strong)))
@@ -77,16 +77,16 @@ def test_the_exchanged_pair_has_the_complement(make, table):
 
 @settings(max_examples=15)
 @given(table=battle_tables(), seed=st.integers(0, 2**32 - 1))
-def test_an_exchange_keeps_every_battle(table, seed):
+def test_reordering_keeps_every_battle(table, seed):
     counts = count_pairs(table)
-    for name, written in exchange_battles(table, np.random.default_rng(seed)).items():
+    for name, written in reorder_battles(table, np.random.default_rng(seed)).items():
         after = count_pairs(written)
         np.testing.assert_array_equal(after.wins, counts.wins, err_msg=name)
         assert written["prompt"].tolist() == table["prompt"].iloc[written.index].tolist()
 
 
-def test_exchanges_are_what_they_are_called(battles):
-    written = exchange_battles(battles, np.random.default_rng(0))
+def test_orders_are_what_they_are_called(battles):
+    written = reorder_battles(battles, np.random.default_rng(0))
     assert list(written) == WRITTEN
     assert (written["all rows"]["model_a"] == battles["model_b"]).all()
     assert not (written["winner first"]["winner"] == "model_b").any()
@@ -97,7 +97,7 @@ def test_exchanges_are_what_they_are_called(battles):
     assert not written["rows shuffled"].index.equals(battles.index)
 
 
-# --- each exchange finds the released fault
+# --- each swap finds the released fault
 
 RELEASED = {
     "overwritten rows": (
@@ -121,9 +121,9 @@ def test_the_audit_finds_what_was_released(battles, make, found):
     assert at_fault[at_fault].index.tolist() == found
 
 
-def test_every_exchange_finds_a_released_fault_and_every_router_is_audited():
-    """So no exchange above passes by finding nothing anywhere, and no router is left out of it."""
-    found = {exchange for _, exchanges in RELEASED.values() for exchange in exchanges}
+def test_every_swap_finds_a_released_fault_and_every_router_is_audited():
+    """So no swap above passes by finding nothing anywhere, and no router is left out of it."""
+    found = {swap for _, swaps in RELEASED.values() for swap in swaps}
     assert found == {*WRITTEN, *NAMED}  # "tied scores": `test_only_an_evaluation_by_rows_sees_the_rows`
     classifiers = {"BertRouter", "CausalLMRouter"}  # in test_classifier.py, on models of a few thousand parameters
     assert set(ROUTERS) == {type(make()).__name__ for make in MAKERS.values()} | classifiers
@@ -147,7 +147,7 @@ def test_decisions_follow_the_change(battles):
     assert changed["pair when asked"] == 1.0 and changed["all rows"] == 0.0
 
 
-def test_what_an_exchange_raises_is_told(battles):
+def test_what_a_swap_raises_is_told(battles):
     raised = audit(RELEASED["pivot tables"][0], battles)["raised"]
     assert raised["winner first"].startswith("ValueError: Found array with 0 sample")
     with pytest.raises(ValueError, match="'nobody' fought no battle"):
@@ -161,7 +161,7 @@ def test_only_an_evaluation_by_rows_sees_the_rows(battles):
 
     def change(**options) -> float:
         table = audit_order(lambda *_: MAKERS["random"](), battles, prompts, PAIR, quality=quality, **options)
-        return table.set_index("exchange").loc["tied scores", "largest_change"]
+        return table.set_index("swap").loc["tied scores", "largest_change"]
 
     assert change() == 0.0
     assert change(make_curve=curve_by_rows) > 1e-3
@@ -209,3 +209,9 @@ def test_the_interval_of_decisions_holds_the_truth(rng):
     table = bootstrap_decisions(p_one, p_other, np.array([0.5]), 200, rng)
     assert table.loc[0, "low"] < truth < table.loc[0, "high"] < 3 * truth
     assert table.loc[0, "estimate"] == decisions_changed(p_one, p_other, 0.5)
+
+
+@pytest.mark.parametrize("share", [np.nan, -0.1, 1.1, 95, np.array([0.5, np.nan])])
+def test_a_share_that_is_none_raises(share):
+    with pytest.raises(ValueError, match="strong_share is"):
+        decisions_changed(np.array([0.1, 0.9]), np.array([0.9, 0.1]), share)

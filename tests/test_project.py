@@ -71,7 +71,7 @@ import random, sys, numpy
 numpy.random.seed(1); random.seed(1)
 before = numpy.random.get_state()[1].tolist(), random.getstate()
 import routing, routing.battles, routing.ratings.bradley_terry, routing.embeddings, routing.evaluation.call_curve
-import routing.policy.threshold, routing.data.votes, routing.studies.simulated.arena, routing.data.sources
+import routing.policy.budget, routing.data.votes, routing.studies.simulated.arena, routing.data.sources
 import routing.runner.run
 assert before == (numpy.random.get_state()[1].tolist(), random.getstate())
 heavy = {"torch", "transformers", "sentence_transformers", "leaderbot"} & set(sys.modules)

@@ -1,4 +1,4 @@
-"""How good probabilities are: log-loss on held-out battles, and what was predicted against what was observed."""
+"""Evaluate probabilities: log-loss on held-out battles, and predicted against observed frequencies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, norm
+from scipy.stats import norm
 
 from routing.evaluation.call_curve import check_columns, refuse_rows
+from routing.evaluation.resampling import check_level, wilson_interval
 
 
 class LogLoss(NamedTuple):
@@ -20,7 +21,7 @@ class LogLoss(NamedTuple):
 
 
 def outcome_log_loss(probability: np.ndarray, outcome: np.ndarray) -> LogLoss:
-    """The log-loss of (model_a wins, tie, model_b wins) probabilities on the outcomes that happened.
+    """Return the log-loss of (model_a wins, tie, model_b wins) probabilities on the outcomes that happened.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def outcome_log_loss(probability: np.ndarray, outcome: np.ndarray) -> LogLoss:
 def calibration_table(
     probability: np.ndarray, happened: np.ndarray, n_bins: int = 10, level: float = 0.95
 ) -> pd.DataFrame:
-    """What a probability said against what was observed, in bins of equal width: the points of a reliability plot.
+    """Return predicted and observed frequencies in bins of equal width: the points of a reliability plot.
 
     Parameters
     ----------
@@ -68,13 +69,13 @@ def calibration_table(
     Returns
     -------
     DataFrame
-        A row a bin: bin_low, bin_high (the bin holds its lower edge, the last one also 1), n, predicted (mean
+        One row per bin: bin_low, bin_high (the bin holds its lower edge, the last one also 1), n, predicted (mean
         probability), observed (share that happened), observed_low, observed_high (Wilson interval of `level`).
 
     Raises
     ------
     ValueError
-        Probabilities outside [0, 1], fewer than 1 bin, or `happened` not one boolean a probability.
+        Probabilities outside [0, 1], fewer than 1 bin, or `happened` not one boolean per probability.
     """
     (probability,) = check_columns(probability=probability)
     happened = np.asarray(happened)
@@ -94,7 +95,7 @@ def calibration_table(
     for low, high, start, stop in zip(edges[:-1], edges[1:], starts[:-1], starts[1:], strict=True):
         if stop > start:
             n_happened, n_rows = int(happened[start:stop].sum()), int(stop - start)
-            interval = binomtest(n_happened, n_rows).proportion_ci(level, method="wilson")
+            interval = wilson_interval(n_happened, n_rows, level)
             table.append((low, high, n_rows, probability[start:stop].mean(), n_happened / n_rows, *interval))
     names = ["bin_low", "bin_high", "n", "predicted", "observed", "observed_low", "observed_high"]
     return pd.DataFrame(table, columns=names)
@@ -103,7 +104,7 @@ def calibration_table(
 def compare_log_loss(
     probabilities: dict[str, np.ndarray], outcome: np.ndarray, reference: str, level: float = 0.95
 ) -> pd.DataFrame:
-    """Log-loss of several predictions of the same battles, and how far each lies below that of one of them.
+    """Compare the log-loss of several predictions of the same battles with that of one of them.
 
     Parameters
     ----------
@@ -116,14 +117,15 @@ def compare_log_loss(
     Returns
     -------
     DataFrame
-        A row a prediction: name, log_loss, standard_error, gain (nats a battle that it is better than the reference,
-        paired over battles), low, high (normal interval of the gain), n.
+        One row per prediction: name, log_loss, standard_error, gain (nats per battle that it is better than the
+        reference), low, high (normal interval of the gain, paired over battles), n.
 
     Raises
     ------
     ValueError
         As `outcome_log_loss`, or an unknown reference.
     """
+    check_level(level)
     if reference not in probabilities:
         raise ValueError(f"reference {reference!r} is none of {', '.join(probabilities)}")
     outcome = np.asarray(outcome)

@@ -1,4 +1,4 @@
-"""How good a router between two models is: call-performance curves, what they recover, and how sure we are.
+"""Evaluate routers between two models: call-performance curves, the gap they recover, and intervals.
 
 A router orders prompts by a score, here `p_strong`; the prompts of highest score go to the strong model. The
 call-performance curve is the mean quality r(s) against the share s of prompts that go there, and
@@ -16,11 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from routing.evaluation.resampling import check_level, paired_bootstrap
 
 TENTHS = np.linspace(0.0, 1.0, 11)
 
@@ -67,31 +69,27 @@ class CallCurve:
         if gap <= 0:
             raise ValueError(
                 f"the strong model's mean quality, {self.quality_strong:.6g}, is not above the weak model's,"
-                f" {self.quality_weak:.6g}, so there is no gap to recover; are the two models exchanged?"
+                f" {self.quality_weak:.6g}, so there is no gap to recover; are the two models swapped?"
             )
         return (self.quality - self.quality_weak) / gap
 
     def pgr(self, share: float | np.ndarray) -> np.ndarray:
-        """Performance gap recovered where `share` of the prompts, in [0, 1], go to the strong model."""
+        """Return the performance gap recovered where `share` of the prompts, in [0, 1], go to the strong model."""
         share = np.asarray(share, dtype=float)
         if not ((share >= 0) & (share <= 1)).all():
             raise ValueError(f"share is {share}; a share of prompts lies in [0, 1]")
         return np.interp(share, self.strong_share, self.recovered)
 
     def apgr(self, rule: Literal["exact", "trapezoid", "mean_of_ten"] = "exact") -> float:
-        """Average performance gap recovered: the area under PGR over the share.
+        """Return the average performance gap recovered: the area under PGR over the share.
 
         Parameters
         ----------
         rule : {"exact", "trapezoid", "mean_of_ten"}
-            The area under the piecewise linear curve; or RouteLLM's measure, the trapezoid over the 11 shares
-            0, 0.1, ..., 1, which the paper's tables show and which gives curved lines less; or the mean of the
-            10 shares 0.1, ..., 1, as the paper words it, which gives random order 0.55.
-
-        Notes
-        -----
-        "trapezoid" differs from RouteLLM in: the shares are exact tenths. Its code cuts at deciles of the score,
-        which are tenths to within one prompt, and which it cannot find where scores are equal.
+            The area under the piecewise linear curve; or the trapezoid over the 11 shares 0, 0.1, ..., 1, which the
+            paper's tables show; or the mean of the 10 shares 0.1, ..., 1, as the paper words it, which gives random
+            order 0.55. "trapezoid" differs from RouteLLM in: the shares are exact tenths, where its code cuts at
+            deciles of the score, which do not exist where scores are equal.
         """
         if rule == "exact":
             return float(np.trapezoid(self.recovered, self.strong_share))
@@ -101,17 +99,17 @@ class CallCurve:
             return float(self.pgr(TENTHS[1:]).mean())
         raise ValueError(f"unknown APGR rule {rule!r}; use exact, trapezoid or mean_of_ten")
 
-    def cpt(self, level: float, rule: Literal["smallest", "released"] = "smallest") -> float:
-        """Call-performance threshold: the smallest strong share, in [0, 1], whose PGR reaches `level`.
+    def cpt(self, level: float, rule: Literal["smallest", "routellm"] = "smallest") -> float:
+        """Return the call-performance threshold: the smallest strong share, in [0, 1], whose PGR reaches `level`.
 
         Parameters
         ----------
         level : float
             Share of the gap to recover, in [0, 1]; 0.5 for CPT(50 %). PGR(1) = 1, so it is always reached.
-        rule : {"smallest", "released"}
-            The first crossing of the exact curve; or what RouteLLM's code computes, ``np.interp`` over the
-            qualities at the 11 shares 0, 0.1, ..., 1. That search takes qualities to be increasing. Where they
-            are not it returns some crossing, or none: it is kept only to compare with the paper's tables.
+        rule : {"smallest", "routellm"}
+            The first crossing of the exact curve; or what RouteLLM's code computes, ``np.interp`` over the qualities
+            at the 11 shares 0, 0.1, ..., 1, which is wrong where they do not increase. Use it only to compare with
+            the paper's tables.
 
         Raises
         ------
@@ -120,10 +118,10 @@ class CallCurve:
         """
         if not 0 <= level <= 1:
             raise ValueError(f"level is {level}; a share of the gap lies in [0, 1]")
-        if rule == "released":
+        if rule == "routellm":
             return float(np.interp(level, self.pgr(TENTHS), TENTHS))
         if rule != "smallest":
-            raise ValueError(f"unknown CPT rule {rule!r}; use smallest or released")
+            raise ValueError(f"unknown CPT rule {rule!r}; use smallest or routellm")
         first = int(np.argmax(self.recovered >= level))
         if first == 0:
             return 0.0
@@ -155,7 +153,7 @@ def _rank(score: np.ndarray, quality_strong: np.ndarray, quality_weak: np.ndarra
 
 
 def _trace(ranking: _Ranking, weights: np.ndarray, gain: np.ndarray, weak_mean: float, strong_mean: float) -> CallCurve:
-    """The curve in which prompt i stands ``weights[i]`` times; `gain` is strong less weak quality."""
+    """Return the curve in which prompt i occurs ``weights[i]`` times; `gain` is strong minus weak quality."""
     order, block_ends = ranking
     counts = weights[order]
     n_sent = counts.cumsum()[block_ends]
@@ -165,13 +163,14 @@ def _trace(ranking: _Ranking, weights: np.ndarray, gain: np.ndarray, weak_mean: 
 
 
 def refuse_rows(at_fault: np.ndarray, name: str, values: np.ndarray, reason: str) -> None:
+    """Raise a ValueError that names the first row at fault, if there is one."""
     if at_fault.any():
         row = int(np.argmax(at_fault))
         raise ValueError(f"{name}, row {row}: {values[row]} {reason}")
 
 
 def check_columns(**columns: np.ndarray) -> list[np.ndarray]:
-    """Arrays of floats, shape (n_rows,) each, checked to be finite and of one length."""
+    """Return arrays of floats, shape (n_rows,) each, checked to be finite and of one length."""
     arrays = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
     shape = next(iter(arrays.values())).shape
     for name, values in arrays.items():
@@ -183,7 +182,7 @@ def check_columns(**columns: np.ndarray) -> list[np.ndarray]:
 
 
 def call_curve(p_strong: np.ndarray, quality_strong: np.ndarray, quality_weak: np.ndarray) -> CallCurve:
-    """The call-performance curve of a router.
+    """Return the call-performance curve of a router.
 
     Parameters
     ----------
@@ -205,7 +204,7 @@ def call_curve(p_strong: np.ndarray, quality_strong: np.ndarray, quality_weak: n
 
 
 def oracle_scores(quality_strong: np.ndarray, quality_weak: np.ndarray) -> np.ndarray:
-    """The scores that no router can better, shape (n_prompts,): what the strong model gains on each prompt."""
+    """Return the best possible scores, shape (n_prompts,): what the strong model gains on each prompt."""
     strong, weak = check_columns(quality_strong=quality_strong, quality_weak=quality_weak)
     return strong - weak
 
@@ -217,11 +216,12 @@ def random_apgr_range(
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """The central range that holds `level` of the exact APGRs of single random routers.
+    """Return the central range that holds `level` of the exact APGRs of single random routers.
 
     A random router has APGR 0.5 in expectation, but each of these `n_routers` draws its scores only once. A router
-    inside the range cannot be told from a random one on this benchmark. Raises as `CallCurve.recovered`.
+    inside the range is not significantly different from a random one. Raises as `CallCurve.recovered`.
     """
+    check_level(level)
     gain = np.sort(oracle_scores(quality_strong, quality_weak))
     gap = math.fsum(gain)
     if gap <= 0:
@@ -243,19 +243,15 @@ def bootstrap_metrics(
     reference: str | None = None,
     metrics: Mapping[str, Callable[[CallCurve], float]] = METRICS,
 ) -> pd.DataFrame:
-    """Metrics of each router with percentile intervals over prompts, and their differences to one of the routers.
+    """Return metrics of each router with paired percentile intervals over prompts (see `paired_bootstrap`).
 
-    Each resample draws prompts with replacement, the same prompts for every router: differences are paired, and so
-    are far surer than the intervals of the two routers suggest.
-
-    Where the strong model is no better than the weak one in a resample, PGR is not defined, and a number put in its
-    place would decide the interval. Such resamples are left out and counted in `n_excluded`; where they are more
-    than a few, the benchmark is too small to say anything about routers on this pair.
+    Where the strong model is no better than the weak one in a resample, PGR is not defined. Such resamples are left
+    out and counted in `n_excluded`; where they are more than a few, the benchmark is too small for this pair.
 
     Parameters
     ----------
     scores : mapping of str to float array, shape (n_prompts,)
-        Scores of each router, as `p_strong` of `call_curve`. Constant scores are the expectation of random routing.
+        Scores of each router, as `p_strong` of `call_curve`. Constant scores give the expectation of random routing.
     reference : str, optional
         The router in `scores` to which differences are taken.
     metrics : mapping of str to function, optional
@@ -264,8 +260,8 @@ def bootstrap_metrics(
     Returns
     -------
     DataFrame
-        A row for each router and metric: router, metric, estimate, low, high, n_excluded; with a `reference` also
-        difference, difference_low, difference_high (router less reference).
+        One row per router and metric: router, metric, estimate, low, high, n_excluded; with a `reference` also
+        difference, difference_low, difference_high (router minus reference).
 
     Raises
     ------
@@ -287,32 +283,29 @@ def bootstrap_metrics(
     strong, weak = strong[rows], weak[rows]
     gain, n_prompts = strong - weak, len(rows)
     rankings = [_rank(score[rows], strong, weak) for score in columns]
-    draws = []
-    for _ in range(n_resamples):
-        weights = np.bincount(rng.integers(n_prompts, size=n_prompts), minlength=n_prompts)
-        weak_mean, strong_mean = (weights * weak).sum() / n_prompts, (weights * strong).sum() / n_prompts
-        if strong_mean > weak_mean:
-            curves = (_trace(ranking, weights, gain, weak_mean, strong_mean) for ranking in rankings)
-            draws.append([[metric(curve) for metric in metrics.values()] for curve in curves])
-    if not draws:
-        raise ValueError(f"in none of {n_resamples} resamples is the strong model better than the weak one")
+    base = list(scores).index(reference) if reference is not None else 0
 
-    kept = np.array(draws)  # (n_resamples - n_excluded, n_routers, n_metrics)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(kept, tails, axis=0)
+    def measure(weights: np.ndarray) -> np.ndarray | None:
+        weak_mean, strong_mean = (weights * weak).sum() / n_prompts, (weights * strong).sum() / n_prompts
+        if not strong_mean > weak_mean:
+            return None
+        curves = (_trace(ranking, weights, gain, weak_mean, strong_mean) for ranking in rankings)
+        values = np.array([[metric(curve) for metric in metrics.values()] for curve in curves])
+        return np.stack([values, values - values[base]])
+
+    low, high, n_excluded = paired_bootstrap(measure, n_prompts, n_resamples, rng, level)
     names = pd.MultiIndex.from_product([list(scores), list(metrics)], names=["router", "metric"])
-    table = {"estimate": estimates, "low": low, "high": high, "n_excluded": np.full(low.shape, n_resamples - len(kept))}
+    table = {"estimate": estimates, "low": low[0], "high": high[0], "n_excluded": np.full(estimates.shape, n_excluded)}
     if reference is not None:
-        base = [list(scores).index(reference)]
         table["difference"] = estimates - estimates[base]
-        table["difference_low"], table["difference_high"] = np.quantile(kept - kept[:, base], tails, axis=0)
+        table["difference_low"], table["difference_high"] = low[1], high[1]
     return pd.DataFrame({name: values.ravel() for name, values in table.items()}, index=names).reset_index()
 
 
 def describe_limits(
     quality_strong: np.ndarray, quality_weak: np.ndarray, n_routers: int, rng: np.random.Generator
 ) -> dict[str, float]:
-    """What is between the worst and the best router: quality of the two models, the oracle, one random router.
+    """Return what any router is compared with: quality of the two models, the oracle, and one random router.
 
     Returns
     -------
@@ -331,26 +324,3 @@ def describe_limits(
         "random_low": low,
         "random_high": high,
     }
-
-
-def bootstrap_curves(
-    scores: dict[str, np.ndarray],
-    quality_strong: np.ndarray,
-    quality_weak: np.ndarray,
-    n_resamples: int,
-    rng: np.random.Generator,
-    n_shares: int = 41,
-) -> pd.DataFrame:
-    """Quality against the share of strong-model calls, with bands from resampled prompts.
-
-    Returns
-    -------
-    DataFrame
-        router, strong_share, estimate, low, high: quality, on the scale between the two models' own means.
-    """
-    metrics = {share: partial(CallCurve.pgr, share=share) for share in np.linspace(0, 1, n_shares)}
-    table = bootstrap_metrics(scores, quality_strong, quality_weak, n_resamples, rng, metrics=metrics)
-    weak, strong = np.mean(quality_weak), np.mean(quality_strong)
-    values = ["estimate", "low", "high"]
-    table[values] = weak + table[values] * (strong - weak)
-    return table.rename(columns={"metric": "strong_share"}).drop(columns="n_excluded")

@@ -1,29 +1,28 @@
-"""The cost-quality frontier of a router over any number of models, what it recovers, and how sure we are.
+"""Evaluate a router over any number of models: its cost-quality frontier, and what the frontier is compared with.
 
-A policy at trade-off lambda has a mean cost and a mean quality; over all lambda these are the points of the frontier
-(`routing.policy.hulls` has them in order). It is compared with
+A policy at trade-off lambda has a mean cost and a mean quality; over all lambda these are the points of the frontier.
+It is compared with
 
 - the single models, and the *zero router*, which mixes them at random: the hull of their points [RouterBench24];
 - the oracle, which knows the quality of every answer.
 
 AIQ is the mean height of the frontier's non-decreasing convex hull over the costs of the single models
-[RouterBench24]. APGR is that of the share recovered of the gap between the cheapest and the best single model, over the
-costs between them; with two models at prices 0 and 1 it is the APGR of `routing.evaluation.call_curve` [RouteLLM24].
+[RouterBench24]. APGR is the share recovered of the gap between the cheapest and the best single model, averaged over
+the costs between them; of two models at prices 0 and 1 it is the APGR of `routing.evaluation.call_curve` [RouteLLM24].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from routing.evaluation.resampling import paired_bootstrap
 from routing.policy.budget import MultiModelPolicy, Prices
-
-METRICS = ("quality", "gain", "oracle_share", "cost_share", "aiq", "aiq_gain", "apgr")
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,12 @@ class Frontier:
     Attributes
     ----------
     cost_usd, quality : float array, shape (n_points,)
-        From every prompt's cheapest model to its best one, as the policy expects them; what they really cost and
-        score. Between two points the policy of both at random.
+        What the policy's choices really cost and score, from every prompt's cheapest model to the best expected one.
+        Between two points the policies are mixed at random.
     models : tuple of str
         In alphabetical order.
     single_cost_usd, single_quality : float array, shape (n_models,)
         Each model alone.
-    oracle_quality : float
-        Mean quality of the best answer to each prompt.
     best : int
         The best single model (of equal ones the cheaper), a position in `models`.
     cheapest : int
@@ -52,21 +49,20 @@ class Frontier:
     models: tuple[str, ...]
     single_cost_usd: np.ndarray
     single_quality: np.ndarray
-    oracle_quality: float
     best: int
     cheapest: int
 
     @cached_property
     def hull(self) -> tuple[np.ndarray, np.ndarray]:
-        """Cost and quality at the corners of the non-decreasing convex hull."""
+        """Return cost and quality at the corners of the non-decreasing convex hull."""
         return upper_hull(self.cost_usd, self.quality)
 
     def quality_at(self, cost_usd: float | np.ndarray) -> np.ndarray:
-        """Mean quality where the policy is stopped at this mean cost; at its ends beyond them."""
+        """Return the mean quality at this mean cost; beyond the frontier's ends that at the end."""
         return np.interp(cost_usd, np.maximum.accumulate(self.cost_usd), self.quality)
 
     def cost_reaching(self, quality: float) -> float:
-        """The first mean cost at which the policy has this mean quality; infinite if it never has."""
+        """Return the lowest mean cost at which the policy has this mean quality; infinite if it never has."""
         reached = self.quality >= quality
         if not reached.any():
             return math.inf
@@ -77,11 +73,11 @@ class Frontier:
         return float(self.cost_usd[first - 1] + part * (self.cost_usd[first] - self.cost_usd[first - 1]))
 
     def aiq(self, low_usd: float | None = None, high_usd: float | None = None) -> float:
-        """Average improvement in quality: the hull's mean height over these costs (default: of the single models)."""
+        """Return the hull's mean height over these costs (default: those of the single models)."""
         return _mean_height(*self.hull, *self._span(low_usd, high_usd))
 
     def zero_aiq(self, low_usd: float | None = None, high_usd: float | None = None) -> float:
-        """AIQ of the zero router."""
+        """Return the AIQ of the zero router."""
         return _mean_height(*upper_hull(self.single_cost_usd, self.single_quality), *self._span(low_usd, high_usd))
 
     def _span(self, low_usd: float | None, high_usd: float | None) -> tuple[float, float]:
@@ -89,10 +85,7 @@ class Frontier:
         return low, self.single_cost_usd.max() if high_usd is None else high_usd
 
     def apgr(self) -> float:
-        """Share of the gap between cheapest and best single model that is recovered, averaged over the costs between.
-
-        Not a number where the cheapest model is the best or as dear.
-        """
+        """Return the share recovered of the gap between cheapest and best single model; NaN where there is none."""
         low, high = self.single_cost_usd[self.cheapest], self.single_cost_usd[self.best]
         worst, best = self.single_quality[self.cheapest], self.single_quality[self.best]
         if not (high > low and best > worst):
@@ -100,30 +93,23 @@ class Frontier:
         height = _mean_height(np.maximum.accumulate(self.cost_usd), self.quality, low, high)
         return (height - worst) / (best - worst)
 
-    def metrics(self) -> dict[str, float]:
-        """The frontier in seven numbers.
+    def cost_share(self) -> float:
+        """Return the cost of the best single model's quality as a share of its cost; infinite if not reached."""
+        best_cost = self.single_cost_usd[self.best]
+        return self.cost_reaching(self.single_quality[self.best]) / best_cost if best_cost > 0 else math.nan
 
-        ``quality`` at any price; ``gain`` over the best single model; ``oracle_share``, the gain as a share of the
-        oracle's; ``cost_share``, the cost of the best single model's quality as a share of its cost (infinite if not
-        reached); ``aiq``; ``aiq_gain`` over the zero router; ``apgr``.
-        """
-        best_quality, best_cost = self.single_quality[self.best], self.single_cost_usd[self.best]
-        gain, room = self.quality[-1] - best_quality, self.oracle_quality - best_quality
-        aiq = self.aiq()
-        values = (
-            self.quality[-1],
-            gain,
-            gain / room if room > 0 else math.nan,
-            self.cost_reaching(best_quality) / best_cost if best_cost > 0 else math.nan,
-            aiq,
-            aiq - self.zero_aiq(),
-            self.apgr(),
-        )
-        return dict(zip(METRICS, map(float, values), strict=True))
+
+METRICS: Mapping[str, Callable[[Frontier], float]] = {
+    "quality": lambda frontier: frontier.quality[-1],
+    "cost_share": Frontier.cost_share,
+    "aiq": Frontier.aiq,
+    "aiq_gain": lambda frontier: frontier.aiq() - frontier.zero_aiq(),
+    "apgr": Frontier.apgr,
+}
 
 
 def upper_hull(cost: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the least non-decreasing concave curve above these points: costs and qualities, both increasing."""
+    """Return the corners of the lowest non-decreasing concave curve above these points: costs, qualities."""
     order = np.lexsort((-quality, cost))
     cost, quality = cost[order], quality[order]
     record = np.append(True, quality[1:] > np.maximum.accumulate(quality)[:-1])
@@ -139,81 +125,51 @@ def upper_hull(cost: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _mean_height(cost: np.ndarray, quality: np.ndarray, low: float, high: float) -> float:
-    """Mean of a piecewise linear curve, constant beyond its ends, from cost `low` to `high`."""
+    """Return the mean from cost `low` to `high` of a piecewise linear curve that is constant beyond its ends."""
     if not high > low:
         return math.nan
-    inside = cost[(cost > low) & (cost < high)]
-    grid = np.concatenate([[low], inside, [high]])
-    height = np.concatenate(
-        [[np.interp(low, cost, quality)], quality[(cost > low) & (cost < high)], [np.interp(high, cost, quality)]]
+    inside = (cost > low) & (cost < high)
+    first, last = np.interp([low, high], cost, quality)
+    area = np.trapezoid(
+        np.concatenate([[first], quality[inside], [last]]), np.concatenate([[low], cost[inside], [high]])
     )
-    return float(np.trapezoid(height, grid) / (high - low))
+    return float(area / (high - low))
 
 
-@dataclass(frozen=True, eq=False)
-class _Walk:
-    """A router's upgrades with what they really cost and give; traced again for every resample."""
-
-    models: tuple[str, ...]
-    quality: np.ndarray  # (n_prompts, n_models)
-    cost: np.ndarray  # (n_prompts, n_models)
-    start: np.ndarray  # (n_prompts,)
-    row: np.ndarray  # (n_upgrades,)
-    gain: np.ndarray  # (n_upgrades,)
-    extra: np.ndarray  # (n_upgrades,)
-    ends: np.ndarray  # last upgrade of each block of equal ones
-    best: int
-    cheapest: int
-
-    def trace(self, weights: np.ndarray) -> Frontier:
-        """The frontier in which prompt i stands ``weights[i]`` times."""
-        total, prompts = weights.sum(), np.arange(len(weights))
-        counts = weights[self.row]
-        points = []
-        for table, steps in ((self.cost, self.extra), (self.quality, self.gain)):
-            first = (weights * table[prompts, self.start]).sum() / total
-            points.append(np.append(first, first + (counts * steps).cumsum()[self.ends] / total))
-        return Frontier(
-            *points,
-            self.models,
-            weights @ self.cost / total,
-            weights @ self.quality / total,
-            float(weights @ self.quality.max(axis=1) / total),
-            self.best,
-            self.cheapest,
-        )
-
-
-def _walk(expected: pd.DataFrame, quality: pd.DataFrame, cost_usd: Prices, prices: Prices) -> _Walk:
-    upgrades = MultiModelPolicy(prices).upgrades(expected)
-    names = list(upgrades.models)
-    unscored = [name for name in names if name not in quality.columns]
+def _tracer(
+    expected: pd.DataFrame, quality: pd.DataFrame, cost_usd: Prices, prices: Prices | None
+) -> Callable[[np.ndarray], Frontier]:
+    """Return a function of how often each prompt occurs, (n_prompts,), that gives the frontier of these prompts."""
+    upgrades = MultiModelPolicy(cost_usd if prices is None else prices).upgrades(expected)
+    unscored = [name for name in upgrades.models if name not in quality.columns]
     if unscored or len(quality) != len(expected):
         missing = f"no quality of {', '.join(unscored)}" if unscored else f"{len(quality)} rows of quality"
-        raise ValueError(f"{missing} for expected quality of {len(names)} models on {len(expected)} prompts")
-    _, true, cost = MultiModelPolicy(cost_usd).align(quality[names])
+        raise ValueError(f"{missing} for expected quality of {expected.shape[1]} models on {len(expected)} prompts")
+    _, true, cost = MultiModelPolicy(cost_usd).align(quality[list(upgrades.models)])
     cost = np.broadcast_to(cost, true.shape)
     slopes = upgrades.quality_per_usd
-    ends = np.flatnonzero(np.append(slopes[1:] != slopes[:-1], True)[: len(slopes)])
+    ends = np.flatnonzero(np.append(slopes[1:] != slopes[:-1], True)[: len(slopes)])  # of each block of equal ones
+    steps = [(table, upgrades.differences(table)) for table in (cost, true)]
     mean_cost, mean_quality = cost.mean(axis=0), true.mean(axis=0)
-    return _Walk(
-        upgrades.models,
-        true,
-        cost,
-        upgrades.start,
-        upgrades.row,
-        upgrades.differences(true),
-        upgrades.differences(cost),
-        ends,
-        best=int(np.lexsort((mean_cost, -mean_quality))[0]),
-        cheapest=int(np.lexsort((-mean_quality, mean_cost))[0]),
-    )
+    best = int(np.lexsort((mean_cost, -mean_quality))[0])
+    cheapest = int(np.lexsort((-mean_quality, mean_cost))[0])
+
+    def trace(weights: np.ndarray) -> Frontier:
+        total, counts = weights.sum(), weights[upgrades.row]
+        points = []
+        for table, extra in steps:
+            first = (weights * table[np.arange(len(weights)), upgrades.start]).sum() / total
+            points.append(np.append(first, first + (counts * extra).cumsum()[ends] / total))
+        singles = weights @ cost / total, weights @ true / total
+        return Frontier(*points, upgrades.models, *singles, best, cheapest)
+
+    return trace
 
 
 def cost_quality_frontier(
     expected: pd.DataFrame, quality: pd.DataFrame, cost_usd: Prices, prices: Prices | None = None
 ) -> Frontier:
-    """The frontier of a router that expects qualities and knows prices.
+    """Return the frontier of a router that expects qualities and knows prices.
 
     Parameters
     ----------
@@ -221,7 +177,7 @@ def cost_quality_frontier(
         Quality that the router expects of each model on each prompt. With `quality` itself it is the oracle.
     quality : DataFrame, shape (n_prompts, n_models)
         The true one.
-    cost_usd : Series of a cost a model, or DataFrame, shape (n_prompts, n_models)
+    cost_usd : Series of one cost per model, or DataFrame, shape (n_prompts, n_models)
         What a call really costs.
     prices : as `cost_usd`, optional
         What the policy takes a call to cost before it is made. Default: `cost_usd`.
@@ -229,10 +185,9 @@ def cost_quality_frontier(
     Raises
     ------
     ValueError
-        As `MultiModelPolicy`; a model without a true quality, or tables of other length.
+        As `MultiModelPolicy`; a model without a true quality, or tables of different length.
     """
-    walk = _walk(expected, quality, cost_usd, cost_usd if prices is None else prices)
-    return walk.trace(np.ones(len(quality)))
+    return _tracer(expected, quality, cost_usd, prices)(np.ones(len(quality)))
 
 
 def bootstrap_frontier(
@@ -244,11 +199,11 @@ def bootstrap_frontier(
     prices: Prices | None = None,
     level: float = 0.95,
     n_budgets: int = 50,
+    metrics: Mapping[str, Callable[[Frontier], float]] = METRICS,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Frontiers of several routers with percentile bands, and their metrics with intervals, over resampled prompts.
+    """Return frontiers of several routers with percentile bands, and their metrics with intervals, over prompts.
 
-    Each resample draws prompts with replacement, the same for every router. The best and the cheapest single model
-    are those of all prompts throughout. Intervals end at values that occurred (an infinite cost share is one).
+    The intervals are those of `paired_bootstrap`. The best and the cheapest single model are those of all prompts.
 
     Parameters
     ----------
@@ -256,71 +211,40 @@ def bootstrap_frontier(
         Of each router, as in `cost_quality_frontier`, like the other parameters.
     n_budgets : int
         Mean costs at which the bands are given, evenly over each router's frontier.
+    metrics : mapping of str to function, optional
+        What to compute of a `Frontier`. Default: `METRICS`.
 
     Returns
     -------
     bands : DataFrame
         router, cost_usd, quality, low, high.
     metrics : DataFrame
-        router, metric (as `Frontier.metrics`), estimate, low, high.
+        router, metric, estimate, low, high.
 
     Raises
     ------
     ValueError
-        As `cost_quality_frontier`; fewer than 1 resample.
+        As `cost_quality_frontier` and `paired_bootstrap`.
     """
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples is {n_resamples}; it is at least 1")
-    walks = {
-        name: _walk(table, quality, cost_usd, cost_usd if prices is None else prices)
-        for name, table in expected.items()
-    }
-    whole = {name: walk.trace(np.ones(len(quality))) for name, walk in walks.items()}
-    budgets = {name: np.linspace(line.cost_usd.min(), line.cost_usd.max(), n_budgets) for name, line in whole.items()}
-    heights: dict[str, list] = {name: [] for name in walks}
-    numbers: dict[str, list] = {name: [] for name in walks}
-    for _ in range(n_resamples):
-        weights = np.bincount(rng.integers(len(quality), size=len(quality)), minlength=len(quality)).astype(float)
-        for name, walk in walks.items():
-            line = walk.trace(weights)
-            heights[name].append(line.quality_at(budgets[name]))
-            numbers[name].append(list(line.metrics().values()))
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    bands, metrics = [], []
-    for name, line in whole.items():
-        low, high = np.quantile(heights[name], tails, axis=0, method="inverted_cdf")
-        at = line.quality_at(budgets[name])
-        bands.append(pd.DataFrame({"router": name, "cost_usd": budgets[name], "quality": at, "low": low, "high": high}))
-        low, high = np.quantile(numbers[name], tails, axis=0, method="inverted_cdf")
-        estimate = list(line.metrics().values())
-        metrics.append(
-            pd.DataFrame({"router": name, "metric": METRICS, "estimate": estimate, "low": low, "high": high})
-        )
-    return pd.concat(bands, ignore_index=True), pd.concat(metrics, ignore_index=True)
+    tracers = {name: _tracer(table, quality, cost_usd, prices) for name, table in expected.items()}
+    whole = [trace(np.ones(len(quality))) for trace in tracers.values()]
+    budgets = [np.linspace(line.cost_usd.min(), line.cost_usd.max(), n_budgets) for line in whole]
 
+    def measure(frontiers: list[Frontier]) -> np.ndarray:
+        numbers = [[metric(line) for metric in metrics.values()] for line in frontiers]
+        heights = [line.quality_at(at) for line, at in zip(frontiers, budgets, strict=True)]
+        return np.hstack([numbers, heights])  # (n_routers, n_metrics + n_budgets)
 
-def order_models(
-    expected: pd.DataFrame, quality: pd.DataFrame, cost_usd: Prices, n_models: int, prices: Prices | None = None
-) -> list[str]:
-    """The first `n_models` models to have: the cheapest, the best, then always the one that lifts the AIQ most.
+    def measure_resample(counts: np.ndarray) -> np.ndarray:
+        return measure([trace(counts) for trace in tracers.values()])
 
-    Of equal ones the first by name. Parameters as in `cost_quality_frontier`; use prompts that nothing is judged on.
-
-    Raises
-    ------
-    ValueError
-        As `cost_quality_frontier`; fewer than 2 models, or more than there are.
-    """
-    everything = cost_quality_frontier(expected, quality, cost_usd, prices)
-    if not 2 <= n_models <= len(everything.models):
-        raise ValueError(f"n_models is {n_models}; it is from 2 to {len(everything.models)}")
-    span = everything.single_cost_usd.min(), everything.single_cost_usd.max()
-    order = list(dict.fromkeys(everything.models[place] for place in (everything.cheapest, everything.best)))
-    while len(order) < n_models:
-        lifts = {
-            name: cost_quality_frontier(expected[[*order, name]], quality, cost_usd, prices).aiq(*span)
-            for name in everything.models
-            if name not in order
-        }
-        order.append(max(lifts, key=lifts.__getitem__))  # the first of equal ones, which come by name
-    return order
+    low, high, _ = paired_bootstrap(measure_resample, len(quality), n_resamples, rng, level)
+    bands, numbers = [], []
+    for name, cost, *values in zip(expected, budgets, measure(whole), low, high, strict=True):
+        of, at = np.split(np.transpose(values), [len(metrics)])
+        bands.append(pd.DataFrame(at, columns=["quality", "low", "high"]).assign(router=name, cost_usd=cost))
+        numbers.append(pd.DataFrame(of, columns=["estimate", "low", "high"]).assign(router=name, metric=list(metrics)))
+    return (
+        pd.concat(bands, ignore_index=True)[["router", "cost_usd", "quality", "low", "high"]],
+        pd.concat(numbers, ignore_index=True)[["router", "metric", "estimate", "low", "high"]],
+    )

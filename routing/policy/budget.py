@@ -1,38 +1,115 @@
-"""From expected quality and prices to a choice among any number of models.
+"""Choose a model for each prompt: by a threshold between two, by expected quality and prices among any number.
 
-At a trade-off of lambda (quality per dollar) a prompt goes to the model of greatest
+Two models: a prompt goes to the strong one if and only if P(strong wins | prompt) >= threshold [RouteLLM24]. Which
+model is "strong" is named at each call and never remembered.
+
+Any number: at a trade-off of lambda (quality per dollar) a prompt goes to the model of highest
 
     value = expected quality - lambda * price
 
-which is also how a budget is best spent and a quality reached at least cost, lambda being what the last dollar buys
-(`routing.policy.hulls`). Two models are the case in which each prompt has at most one upgrade: with prices 1 and 0, and
-qualities p_strong and 0, of the strong and the weak model, lambda is the threshold of `route_pair` and the budget is
-the share of strong calls.
+The models that are best at some lambda are the corners of the upper hull of a prompt's points (price, quality). All
+prompts start at their cheapest model; going from corner to corner is an upgrade. Of all upgrades of all prompts those
+that buy most quality per dollar come first. However far one goes, at a trade-off, a budget or a quality, the upgrades
+bought are the first so many of this one order, which is the cost-quality frontier; lambda is what the last dollar buys.
+Two models are the case of at most one upgrade per prompt: with prices 1 and 0, and qualities p_strong and 0, lambda is
+the threshold and the budget is the share of strong calls.
 
-Models are told apart by name, so their order changes nothing. Of models of equal value the cheaper one is taken, and
+Models are identified by name, so their order changes nothing. Of models of equal value the cheaper one is taken, and
 of equal price too the first by name.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from routing.policy.hulls import ROUNDING, Upgrades, row_blocks, walk_hulls
-
 Prices = Mapping[str, float] | pd.Series | pd.DataFrame
 CHARACTERS_PER_TOKEN = 4.0  # English
 OUTPUT_TOKENS = 264.0  # mean length of an answer [RouteLLM24]
+BLOCK_ROWS = 4096
+ROUNDING = 1e-12  # relative; of a sum over prompts
+
+
+def _check_probability(p_strong: np.ndarray) -> np.ndarray:
+    p_strong = np.asarray(p_strong, dtype=float)
+    if p_strong.ndim != 1 or len(p_strong) == 0:
+        raise ValueError(f"p_strong has shape {p_strong.shape}, expected (n_prompts,) with at least one prompt")
+    at_fault = ~((p_strong >= 0) & (p_strong <= 1))  # NaN compares false, so it is at fault too
+    if at_fault.any():
+        row = int(np.argmax(at_fault))
+        raise ValueError(f"p_strong, row {row}: {p_strong[row]} is not a probability; it has to lie in [0, 1]")
+    return p_strong
+
+
+def route_pair(p_strong: np.ndarray, threshold: float, strong: str, weak: str) -> np.ndarray:
+    """Return the name of the model that each prompt goes to.
+
+    Parameters
+    ----------
+    p_strong : float array, shape (n_prompts,)
+        P(strong wins | prompt), in [0, 1].
+    threshold : float
+        A prompt goes to `strong` if ``p_strong >= threshold``. Any number but NaN: above 1 nothing goes there.
+    strong, weak : str
+        Names of the two models.
+
+    Returns
+    -------
+    str array, shape (n_prompts,)
+
+    Raises
+    ------
+    ValueError
+        A probability that is NaN or outside [0, 1] (the message names the row), a threshold that is NaN, or one
+        name for both models.
+    """
+    if math.isnan(threshold):
+        raise ValueError("the threshold is NaN; take one from calibrate_threshold")
+    if strong == weak:
+        raise ValueError(f"strong and weak are both {strong!r}; routing needs two different models")
+    return np.where(_check_probability(p_strong) >= threshold, strong, weak)
+
+
+def calibrate_threshold(p_strong: np.ndarray, strong_share: float) -> float:
+    """Return the threshold that sends as many of these prompts to the strong model as `strong_share` allows.
+
+    Prompts of equal probability go the same way, so not every share can be reached. The result has the largest share
+    that can be reached and is not above `strong_share`. The threshold is the lowest probability that still goes to the
+    strong model. Where even the prompts of highest probability are too many (always at share 0) it is just above the
+    maximum; at share 1 it is the minimum.
+
+    Differs from RouteLLM in: its threshold is the quantile 1 - `strong_share`, which exceeds the share wherever
+    probabilities are equal there.
+
+    Parameters
+    ----------
+    p_strong : float array, shape (n_prompts,)
+        P(strong wins | prompt) on a sample of the prompts to come, in [0, 1].
+    strong_share : float
+        Largest share of prompts for the strong model, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        A probability that is NaN or outside [0, 1] (the message names the row), or such a share.
+    """
+    p_strong = _check_probability(p_strong)
+    if not 0 <= strong_share <= 1:
+        raise ValueError(f"strong_share is {strong_share}; a share lies in [0, 1]")
+    values, counts = np.unique(p_strong, return_counts=True)
+    shares = counts[::-1].cumsum()[::-1] / len(p_strong)  # shares[k]: sent to the strong model at threshold values[k]
+    within = np.flatnonzero(shares <= strong_share)
+    return float(values[within[0]]) if len(within) else float(np.nextafter(values[-1], np.inf))
 
 
 def price_per_call(
     prices: pd.DataFrame, output_tokens: float | Mapping[str, float], input_tokens: float | np.ndarray
 ) -> pd.Series | pd.DataFrame:
-    """Dollars that a call costs, from prices per token and expected lengths.
+    """Return the dollars that a call costs, from prices per token and expected lengths.
 
     Parameters
     ----------
@@ -45,7 +122,7 @@ def price_per_call(
 
     Returns
     -------
-    Series (a price a model), or DataFrame (a row a prompt) where `input_tokens` is an array.
+    Series (one price per model), or DataFrame (one row per prompt) where `input_tokens` is an array.
 
     Raises
     ------
@@ -95,9 +172,10 @@ class Assignment:
     mean_quality : float
         Expected.
     mean_cost_usd : float
+        Per call.
     bound : float
-        What no assignment can better, not even one that splits prompts: the greatest mean quality within the budget,
-        or the least mean cost of the quality. It is off by less than one upgrade of one prompt.
+        What no assignment can beat, not even one that splits prompts: the highest mean quality within the budget, or
+        the lowest mean cost of the quality. The assignment differs from it by less than one upgrade of one prompt.
     """
 
     models: np.ndarray
@@ -108,16 +186,15 @@ class Assignment:
 
 @dataclass(frozen=True, eq=False)
 class MultiModelPolicy:
-    """Sends each prompt to the model of greatest expected quality less `quality_per_usd` times price.
+    """Send each prompt to the model of highest expected quality minus `quality_per_usd` times price.
 
     Parameters
     ----------
     prices : mapping or Series of model to float, or DataFrame, shape (n_prompts, n_models)
-        Dollars a call: a price a model, or one for each prompt and model. Models that no quality is asked for are
-        left out.
+        Dollars per call: one price per model, or one for each prompt and model. Models without a quality are left out.
     quality_per_usd : float
-        lambda, the expected quality that a dollar has to buy. 0 takes the best model at any price. (Below 0 it
-        prefers the dearer model; only `pair_trade_off` of threshold 0 needs that.)
+        lambda, the expected quality that a dollar has to buy. 0 takes the best model at any price; below 0 the more
+        expensive of two models of equal quality is preferred.
 
     In all methods `quality` is a DataFrame, shape (n_prompts, n_models), with the models as columns: the expected
     quality of each model's answer, in any unit.
@@ -143,7 +220,7 @@ class MultiModelPolicy:
         object.__setattr__(self, "prices", prices)
 
     def choose(self, quality: pd.DataFrame) -> np.ndarray:
-        """The name of the model that each prompt goes to: (n_prompts,)."""
+        """Return the name of the model that each prompt goes to: (n_prompts,)."""
         models, expected, price = self.align(quality)
         chosen = np.empty(len(expected), dtype=np.int64)
         for rows in row_blocks(len(expected)):
@@ -154,15 +231,16 @@ class MultiModelPolicy:
         return np.array(models, dtype=object)[chosen]
 
     def upgrades(self, quality: pd.DataFrame) -> Upgrades:
-        """The way from every prompt's cheapest model to its best: what `choose` does at every trade-off."""
+        """Return all upgrades from every prompt's cheapest model to its best: what `choose` does at every trade-off."""
         return walk_hulls(*self.align(quality))
 
     def best_within(self, quality: pd.DataFrame, budget_usd: float) -> Assignment:
-        """The best expected quality of these prompts at a mean cost of at most `budget_usd` a call.
+        """Assign models with the best expected quality at a mean cost of at most `budget_usd` per call.
 
-        Upgrades are bought until one is too dear; then the one exchange of a model is made that fits what is left and
-        gains most. So the budget is never exceeded (but by rounding, 1e-12 of it), a single prompt gets the best model
-        that it can pay, and a batch gets the optimum of the linear programme but for one upgrade of one prompt.
+        Upgrades are bought until one is too expensive; then the model of one prompt is replaced, by the one that fits
+        what is left and gains most. So the budget is never exceeded (except by rounding, 1e-12 of it), a single prompt
+        gets the best model within the budget, and a batch gets the optimum of the linear programme except for one
+        upgrade of one prompt.
 
         Raises
         ------
@@ -178,12 +256,12 @@ class MultiModelPolicy:
         if n_bought < len(upgrades.row):
             left = (limit - spent) * n_prompts
             bound += left / n_prompts * upgrades.quality_per_usd[n_bought]
-            row, model = _best_exchange(expected, price, chosen, left)
+            row, model = _best_replacement(expected, price, chosen, left)
             chosen[row] = model
         return Assignment(np.array(models, dtype=object)[chosen], *_means(expected, price, chosen), bound)
 
     def cheapest_reaching(self, quality: pd.DataFrame, mean_quality: float) -> Assignment:
-        """The least mean cost at which these prompts have an expected quality of at least `mean_quality`.
+        """Assign models with the lowest mean cost at which the expected quality is at least `mean_quality`.
 
         Raises
         ------
@@ -210,10 +288,10 @@ class MultiModelPolicy:
         return Assignment(np.array(models, dtype=object)[chosen], *_means(expected, price, chosen), float(bound))
 
     def with_budget(self, quality: pd.DataFrame, budget_usd: float) -> MultiModelPolicy:
-        """The policy that spends as much as it can on this sample without exceeding a mean of `budget_usd` a call.
+        """Return the policy that spends as much as it can on this sample within a mean of `budget_usd` per call.
 
-        Prompts of equal quality go the same way, so that less may be spent than on the same sample with `best_within`.
-        Raises as `best_within`.
+        Use it for prompts to come. Prompts of equal quality go the same way, so that less may be spent than by
+        `best_within` on the same sample. Raises as `best_within`.
         """
         models, expected, price = self.align(quality)
         upgrades = walk_hulls(models, expected, price)
@@ -226,36 +304,8 @@ class MultiModelPolicy:
                 return policy
             n_bought -= 1  # trade-offs so close that rounding lets one more upgrade through
 
-    def with_share(self, quality: pd.DataFrame, model: str, share: float) -> MultiModelPolicy:
-        """The policy that sends to `model`, and those as dear or dearer, at most this share of the sample's prompts.
-
-        Of the shares that can be reached it takes the greatest. With two models and `model` the stronger it decides
-        as `calibrate_threshold` and `route_pair`.
-
-        Raises
-        ------
-        ValueError
-            Also a share outside [0, 1] or below that of the prompts for which no model is cheaper than `model`.
-        """
-        models, expected, price = self.align(quality)
-        if model not in models:
-            raise ValueError(f"no quality of {model!r} is given, only of {', '.join(models)}")
-        if not 0 <= share <= 1:
-            raise ValueError(f"share is {share}; a share of prompts lies in [0, 1]")
-        upgrades = walk_hulls(models, expected, price)
-        dear = np.broadcast_to(price >= price[..., [models.index(model)]], expected.shape)
-        n_always = int(dear[np.arange(len(dear)), upgrades.start].sum())
-        if n_always / len(dear) > share:
-            raise ValueError(
-                f"share is {share}; for {n_always} of {len(dear)} prompts no model is cheaper than {model}"
-            )
-        to_dear = dear[upgrades.row, upgrades.after] & ~dear[upgrades.row, upgrades.before]
-        shares = (n_always + np.arange(1, to_dear.sum() + 1)) / len(dear)
-        n_sent = int(np.searchsorted(shares, share, side="right"))
-        return replace(self, quality_per_usd=_separate(upgrades.quality_per_usd[to_dear], n_sent)[1])
-
     def align(self, quality: pd.DataFrame) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-        """Names in alphabetical order; in it quality (n_prompts, n_models) and prices, (n_models,) or as quality."""
+        """Return names in alphabetical order; in it quality, (n_prompts, n_models), and prices, (n_models,) or so."""
         if not isinstance(quality, pd.DataFrame) or quality.size == 0:
             raise ValueError("quality is a table of at least one prompt (rows) and one model (columns)")
         models = tuple(sorted(quality.columns))
@@ -276,24 +326,15 @@ class MultiModelPolicy:
         return models, expected, self.prices[names].to_numpy(dtype=float)
 
 
-def pair_trade_off(threshold: float) -> float:
-    """The trade-off at which two models are routed as by `route_pair` at this threshold, decision by decision.
-
-    For quality p_strong and 0, and prices 1 and 0, of the strong and the weak model. There a prompt at the threshold
-    goes to the strong model; here equal value goes to the cheaper one: so it is the number just below.
-    """
-    return math.nextafter(threshold, -math.inf)
-
-
 def _means(expected: np.ndarray, price: np.ndarray, chosen: np.ndarray) -> tuple[float, float]:
-    """Mean quality and mean price of a choice; exact sums, so that the order of prompts changes no bit."""
+    """Return mean quality and mean price of a choice; exact sums, so that the order of prompts changes no bit."""
     rows = np.arange(len(chosen))
     paid = price[chosen] if price.ndim == 1 else price[rows, chosen]
     return math.fsum(expected[rows, chosen]) / len(rows), math.fsum(paid) / len(rows)
 
 
 def _separate(quality_per_usd: np.ndarray, n_bought: int) -> tuple[int, float]:
-    """A trade-off between the first `n_bought` upgrades and the rest, or fewer where equal ones would be parted."""
+    """Return a trade-off between the first `n_bought` upgrades and the rest; fewer if equal ones would be parted."""
     n_upgrades = len(quality_per_usd)
     if n_bought == n_upgrades:
         return n_bought, float(quality_per_usd[-1] / 2) if n_upgrades else 0.0
@@ -305,8 +346,8 @@ def _separate(quality_per_usd: np.ndarray, n_bought: int) -> tuple[int, float]:
     return n_bought, min(below + (above - below) / 2, math.nextafter(above, -math.inf))
 
 
-def _best_exchange(expected: np.ndarray, price: np.ndarray, chosen: np.ndarray, left_usd: float) -> tuple[int, int]:
-    """The prompt and the model, within `left_usd` more than is paid now, that gain most; the first of the cheapest."""
+def _best_replacement(expected: np.ndarray, price: np.ndarray, chosen: np.ndarray, left_usd: float) -> tuple[int, int]:
+    """Return the prompt and the model that gain most for at most `left_usd` more; the first of the cheapest."""
     best = (0.0, 0.0, 0, int(chosen[0]))
     for block in row_blocks(len(chosen)):
         rows = np.arange(block.start, block.stop)
@@ -320,3 +361,129 @@ def _best_exchange(expected: np.ndarray, price: np.ndarray, chosen: np.ndarray, 
         if found > best[:2]:
             best = (*found, int(rows[row]), int(model))
     return best[2:]
+
+
+@dataclass(frozen=True)
+class Upgrades:
+    """The upgrades from cheapest to best model, over all prompts, in the order of what a dollar buys.
+
+    Attributes
+    ----------
+    models : tuple of str
+        In alphabetical order; the other arrays count in it.
+    start : int array, shape (n_prompts,)
+        The cheapest model of each prompt.
+    row : int array, shape (n_upgrades,)
+        The prompt that is upgraded.
+    before, after : int array, shape (n_upgrades,)
+        The model it leaves and the model it goes to.
+    quality_per_usd : float array, shape (n_upgrades,)
+        Expected quality gained per dollar, never increasing. Equal ones stand in the order of the prompts.
+    """
+
+    models: tuple[str, ...]
+    start: np.ndarray
+    row: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    quality_per_usd: np.ndarray
+
+    def choice(self, n_upgrades: int) -> np.ndarray:
+        """Return the model of each prompt once the first `n_upgrades` are bought: int array, shape (n_prompts,)."""
+        chosen = self.start.copy()
+        chosen[self.row[:n_upgrades]] = self.after[:n_upgrades]  # of a prompt that occurs twice the last one holds
+        return chosen
+
+    def within(self, price: np.ndarray, budget_usd: float) -> int:
+        """Return how many upgrades a mean of `budget_usd` per call buys, in their order.
+
+        Raises
+        ------
+        ValueError
+            A budget below the price of the cheapest models.
+        """
+        prompts = np.arange(len(self.start))
+        spent = math.fsum(np.broadcast_to(price, (len(prompts), len(self.models)))[prompts, self.start]) / len(prompts)
+        limit = budget_usd * (1 + ROUNDING)
+        if not spent <= limit:
+            raise ValueError(f"the budget is {budget_usd:.6g} dollars a call; the cheapest models cost {spent:.6g}")
+        costs = self.differences(price).cumsum() / len(prompts)
+        return int(np.searchsorted(costs, limit - spent, side="right"))
+
+    def differences(self, table: np.ndarray) -> np.ndarray:
+        """Return what each upgrade adds of `table`, shape (n_prompts, n_models) or (n_models,): (n_upgrades,)."""
+        table = np.broadcast_to(table, (len(self.start), len(self.models)))
+        return table[self.row, self.after] - table[self.row, self.before]
+
+
+def walk_hulls(models: tuple[str, ...], expected: np.ndarray, price: np.ndarray) -> Upgrades:
+    """Return all upgrades worth buying.
+
+    Parameters
+    ----------
+    models : tuple of str
+        In alphabetical order.
+    expected : float array, shape (n_prompts, n_models)
+        Expected quality, finite.
+    price : float array, shape (n_models,) or (n_prompts, n_models)
+        Dollars per call, finite.
+    """
+    parts = []
+    for block in row_blocks(len(expected)):
+        start, row, before, after, slope = _climb(expected[block], price if price.ndim == 1 else price[block])
+        parts.append((start, row + block.start, before, after, slope))
+    start, row, before, after, slope = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.argsort(-slope, kind="stable")  # stable: upgrades of one prompt stay in their order
+    return Upgrades(models, start, row[order], before[order], after[order], slope[order])
+
+
+def _climb(expected: np.ndarray, price: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the upper hulls of a block of prompts from its cheapest to its best models, as the arrays of `Upgrades`.
+
+    The monotone chain: models come in the order of their price, and each removes the corners that it leaves below the
+    line to itself. Only a model better than all cheaper ones is a step of the chain: few of many models are.
+    """
+    n_prompts, n_models = expected.shape
+    everyone = np.arange(n_prompts)
+    if price.ndim == 1:
+        order = np.broadcast_to(np.argsort(price, kind="stable"), expected.shape)
+        quality = np.take(expected, order[0], axis=1)
+    else:
+        order = np.argsort(price, axis=1, kind="stable")
+        quality = np.take_along_axis(expected, order, axis=1)
+    better = np.ones(expected.shape, dtype=bool)
+    np.greater(quality[:, 1:], np.maximum.accumulate(quality, axis=1)[:, :-1], out=better[:, 1:])
+    row, position = np.nonzero(better)
+    n_steps = better.sum(axis=1)
+    step = np.arange(len(row)) - np.repeat(n_steps.cumsum() - n_steps, n_steps)
+    model, gained, cost = (np.zeros((n_steps.max(), n_prompts), dtype) for dtype in (np.int64, float, float))
+    model[step, row] = order[row, position]
+    gained[step, row] = quality[row, position]
+    cost[step, row] = price[model[step, row]] if price.ndim == 1 else price[row, model[step, row]]
+    corner = np.zeros(model.shape, dtype=np.int64)  # steps of the chain, one stack per prompt
+    slope = np.full(model.shape, np.inf)  # towards each corner
+    height = np.zeros(n_prompts, dtype=np.int64)  # of the stack, minus 1
+    slope_to = np.empty(n_prompts)  # of the step at hand, from the corner below it
+    with np.errstate(divide="ignore"):  # the slope is infinite at equal price
+        for number in range(1, len(model)):
+            rows = rising = np.flatnonzero(n_steps > number)
+            while len(rows):
+                last = corner[height[rows], rows]
+                extra = cost[number, rows] - cost[last, rows]
+                steepness = (gained[number, rows] - gained[last, rows]) / extra
+                above = (steepness > slope[height[rows], rows]) | (extra == 0)
+                slope_to[rows] = np.where(above, np.inf, steepness)
+                rows = rows[above]
+                height[rows] -= 1
+                rows = rows[height[rows] >= 0]
+            height[rising] += 1
+            corner[height[rising], rising] = number
+            slope[height[rising], rising] = np.where(height[rising] == 0, np.inf, slope_to[rising])
+    row, step = np.nonzero(np.arange(1, len(model)) <= height[:, None])
+    before, after = (model[corner[step + more, row], row] for more in (0, 1))
+    return model[corner[0], everyone], row, before, after, slope[step + 1, row]
+
+
+def row_blocks(n_rows: int) -> Iterator[slice]:
+    """Yield slices over the prompts that are worked on at once: what a block needs stays in the processor's cache."""
+    return (slice(begin, min(begin + BLOCK_ROWS, n_rows)) for begin in range(0, n_rows, BLOCK_ROWS))

@@ -15,7 +15,6 @@ from routing.data.benchmarks import read_gsm8k, read_mmlu, read_mt_bench
 from routing.evaluation.call_curve import (
     TENTHS,
     CallCurve,
-    bootstrap_curves,
     bootstrap_metrics,
     call_curve,
     describe_limits,
@@ -163,7 +162,7 @@ def test_random_order_recovers_half_on_average():
 # --- the released measures, written as RouteLLM's code computes them
 
 
-def released_metrics(scores: np.ndarray, strong: np.ndarray, weak: np.ndarray):
+def routellm_metrics(scores: np.ndarray, strong: np.ndarray, weak: np.ndarray):
     """APGR, CPT(50 %) and CPT(80 %) from 11 thresholds at the deciles of the scores."""
     _, thresholds = pd.qcut(scores, 10, retbins=True)
     points = []
@@ -180,15 +179,15 @@ def released_metrics(scores: np.ndarray, strong: np.ndarray, weak: np.ndarray):
 def test_released_measures(seed):
     benchmark = random_benchmark(500, seed)
     curve = call_curve(*benchmark)
-    ours = curve.apgr("trapezoid"), curve.cpt(0.5, "released"), curve.cpt(0.8, "released")
-    np.testing.assert_allclose(ours, released_metrics(*benchmark), atol=1e-9)
+    ours = curve.apgr("trapezoid"), curve.cpt(0.5, "routellm"), curve.cpt(0.8, "routellm")
+    np.testing.assert_allclose(ours, routellm_metrics(*benchmark), atol=1e-9)
 
 
 def test_released_cpt_is_not_the_smallest_share_where_the_curve_turns():
     gains = np.repeat([0, 0, 0, 1, -1, 0, 1, 0, 0, 0], 10)  # PGR 0.5 at the shares 0.35, 0.45 and 0.65
     curve = call_curve(-np.arange(100), gains > 0, gains < 0)
     assert curve.cpt(0.5) == pytest.approx(0.35)
-    assert curve.cpt(0.5, rule="released") > 0.44
+    assert curve.cpt(0.5, rule="routellm") > 0.44
 
 
 def test_trapezoid_and_mean_of_ten_differ_by_half_a_tenth():
@@ -317,17 +316,9 @@ def test_resamples_without_a_gap_are_left_out_and_counted():
     assert np.isfinite(table[["estimate", "low", "high"]].to_numpy()).all()
 
 
-def test_curves_run_from_the_weak_to_the_strong_model_with_bands_around_them():
-    scores, strong, weak = random_benchmark(300, 5)
-    rng = np.random.default_rng(0)
-    table = bootstrap_curves({"ours": scores, "constant": np.zeros(300)}, strong, weak, 200, rng, n_shares=5)
-    curve = call_curve(scores, strong, weak)
-    ours = table[table["router"] == "ours"]
-    assert ours["strong_share"].tolist() == [0, 0.25, 0.5, 0.75, 1]
-    recovered = curve.pgr(ours["strong_share"].to_numpy())
-    np.testing.assert_allclose(ours["estimate"], weak.mean() + recovered * (strong.mean() - weak.mean()))
-    assert (ours["low"] <= ours["estimate"]).all() and (ours["estimate"] <= ours["high"]).all()
-    limits = describe_limits(strong, weak, 200, rng)
+def test_limits_hold_what_routers_are_compared_with():
+    _, strong, weak = random_benchmark(300, 5)
+    limits = describe_limits(strong, weak, 200, np.random.default_rng(0))
     assert limits["prompts"] == 300 and limits["strong"] == strong.mean() and limits["weak"] == weak.mean()
     assert limits["random_low"] < 0.5 < limits["random_high"] < limits["oracle_apgr"]
 
@@ -426,4 +417,4 @@ def test_released_cpt_misses_on_random_mt_bench_curves(published):
     rng = np.random.default_rng(0)
     curves = [call_curve(rng.random(72), strong, weak) for _ in range(500)]
     assert 0.3 < np.mean([(np.diff(curve.pgr(TENTHS)) < 0).any() for curve in curves]) < 0.5
-    assert max(abs(curve.cpt(0.5) - curve.cpt(0.5, "released")) for curve in curves) > 0.1
+    assert max(abs(curve.cpt(0.5) - curve.cpt(0.5, "routellm")) for curve in curves) > 0.1

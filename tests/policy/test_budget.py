@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
-from routing.policy.budget import MultiModelPolicy, pair_trade_off, price_per_call
-from routing.policy.hulls import BLOCK_ROWS
-from routing.policy.threshold import calibrate_threshold, route_pair
+from routing.policy.budget import BLOCK_ROWS, MultiModelPolicy, calibrate_threshold, price_per_call, route_pair
 
 NAMES = ["gemma", "gpt-4", "llama", "mistral", "yi"]
 # Few distinct values, so that equal qualities, prices and values are common.
@@ -200,7 +198,8 @@ def pair_quality(p_strong: list[float]) -> pd.DataFrame:
 
 @given(PROBABILITIES, GRID | st.floats(0, 1.5))
 def test_two_models_are_routed_as_by_the_threshold(p_strong, threshold):
-    chosen = pair_policy(pair_trade_off(threshold)).choose(pair_quality(p_strong))
+    # A prompt at the threshold goes to the strong model, one of equal value to the cheaper: the number just below.
+    chosen = pair_policy(math.nextafter(threshold, -math.inf)).choose(pair_quality(p_strong))
     assert (chosen == route_pair(p_strong, threshold, "big", "small")).all()
 
 
@@ -216,17 +215,11 @@ def test_any_prices_of_two_models_are_a_threshold(p_strong, trade_off, price):
 def test_a_share_of_two_models_is_calibrated_as_the_threshold(p_strong, share):
     quality = pair_quality(p_strong)
     by_threshold = route_pair(p_strong, calibrate_threshold(p_strong, share), "big", "small")
-    policy = pair_policy(0.0).with_share(quality, "big", share)
-    assert (policy.choose(quality) == by_threshold).all()
-    as_budget = pair_policy(0.0).with_budget(quality, share)
-    assert (as_budget.choose(quality) == "big").mean() >= (by_threshold == "big").mean()
-
-
-def test_the_share_of_a_model_counts_the_dearer_ones(rng):
-    quality, _ = random_problem(rng, 500, 4)
-    prices = dict(zip(quality, [1.0, 2.0, 3.0, 4.0], strict=True))
-    policy = MultiModelPolicy(prices).with_share(quality, "model-2", 0.3)
-    assert np.isin(policy.choose(quality), ["model-2", "model-3"]).mean() == 0.3
+    by_budget = pair_policy(0.0).with_budget(quality, share).choose(quality)
+    n_threshold, n_budget = (int((chosen == "big").sum()) for chosen in (by_threshold, by_budget))
+    assert n_threshold <= n_budget <= share * len(p_strong) * (1 + 1e-9)  # the budget holds up to rounding
+    if n_threshold == n_budget:
+        assert (by_threshold == by_budget).all()
 
 
 # -- prices and failures ----------------------------------------------------------------------------------------------
@@ -283,9 +276,3 @@ def test_bad_prices_and_wishes_raise():
             policy.with_budget(quality, budget)
     with pytest.raises(ValueError, match="mean_quality is 0.7; the best model of each prompt reaches 0.65"):
         policy.cheapest_reaching(quality, 0.7)
-    with pytest.raises(ValueError, match="no quality of 'c' is given, only of a, b"):
-        policy.with_share(quality, "c", 0.5)
-    with pytest.raises(ValueError, match="share is 0.5; for 2 of 2 prompts no model is cheaper than a"):
-        policy.with_share(quality, "a", 0.5)
-    with pytest.raises(ValueError, match="share is 1.1"):
-        policy.with_share(quality, "a", 1.1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.policy.threshold import calibrate_threshold, route_pair
+from routing.policy.budget import calibrate_threshold, route_pair
 
 # Few distinct values, so that equal probabilities are common.
 PROBABILITIES = st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 1.0]) | st.floats(0, 1), min_size=1, max_size=30)

@@ -307,7 +307,7 @@ def test_the_audit_clears_ours_and_finds_the_released_form(ours, released, model
     settings = FAST | {"name": folders[model], "train": "head"}
     pair = tuple(BATTLES[["model_a", "model_b"]].iloc[0])
     audits = [
-        audit_order(lambda *_, kind=kind: kind(**settings), BATTLES, PROMPTS, pair).set_index("exchange")
+        audit_order(lambda *_, kind=kind: kind(**settings), BATTLES, PROMPTS, pair).set_index("swap")
         for kind in (ours, released)
     ]
     assert (audits[0]["largest_change"] == 0).all() and (audits[0]["raised"] == "").all()

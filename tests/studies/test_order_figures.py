@@ -37,7 +37,7 @@ def styled():
 
 def audit_table() -> pd.DataFrame:
     rows = [(exchange, kind) for exchange in EXCHANGES for kind in KINDS]
-    table = pd.DataFrame(rows, columns=["exchange", "kind"]).assign(router="similarity", raised="")
+    table = pd.DataFrame(rows, columns=["swap", "kind"]).assign(router="similarity", raised="")
     table["largest_change"] = np.where(table["kind"] == "ours", 0.0, 0.01)
     table["decisions_changed"] = np.where(table["kind"] == "ours", 0.0, 0.07)
     table.loc[2, ["largest_change", "decisions_changed", "raised"]] = [np.nan, np.nan, "ValueError: one class"]

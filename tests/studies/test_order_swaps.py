@@ -56,7 +56,7 @@ def test_each_router_is_audited_in_both_forms(study, rng):
     }
     quality = rng.integers(0, 2, 60) + 0.5, rng.integers(0, 2, 60).astype(float)
     table = audit_pairs(makers, battles, asked, PAIR, vectors, quality)
-    changed = table[table["largest_change"] > 0].groupby("kind")["exchange"].agg(list)
+    changed = table[table["largest_change"] > 0].groupby("kind")["swap"].agg(list)
     assert changed.to_dict() == {"released": ["pair at construction", "pair when asked", "tied scores"]}
     assert table.groupby("kind").size().to_dict() == {"ours": 9, "released": 9}
     assert set(table["router"]) == set(makers)
@@ -82,11 +82,11 @@ def test_the_leaderboards_are_audited_each_on_its_battles(study, rng):
     battles, _, asked = study
     quality = rng.integers(0, 2, 60) + 0.5, rng.integers(0, 2, 60).astype(float)
     table = audit_leaderboards(battles, asked, PAIR, quality, min_battles=60)
-    table = table[table["exchange"] != "tied scores"]
+    table = table[table["swap"] != "tied scores"]
     ours = table[table["kind"] == "ours"]
     assert (ours["largest_change"] == 0).all() and (ours["raised"] == "").all()
     at_fault = table[(table["largest_change"] > 1e-5) | (table["raised"] != "")]
-    assert at_fault.groupby("router")["exchange"].agg(list).to_dict() == {
+    assert at_fault.groupby("router")["swap"].agg(list).to_dict() == {
         "intervals, bootstrap": ["all rows", "winner first", "strong first", "random half", "canonical"],
         "ratings, online Elo": ["canonical", "rows shuffled"],
         "ratings, pivot tables": ["winner first", "strong first", "canonical"],

@@ -11,7 +11,7 @@ import pytest
 
 from routing import embeddings as encode
 from routing.embeddings import PromptEncoder
-from routing.policy.threshold import route_pair
+from routing.policy.budget import route_pair
 from routing.routers.base import BradleyTerryRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.overhead.growth import random_battles, time_growth

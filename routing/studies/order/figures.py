@@ -47,13 +47,13 @@ def plot_exchanges(table: pd.DataFrame, title: str) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        ``exchange``, ``router``, ``kind`` ("released" or "ours"), ``largest_change``, ``decisions_changed``,
+        ``swap``, ``router``, ``kind`` ("released" or "ours"), ``largest_change``, ``decisions_changed``,
         ``raised``.
     """
     routers = list(table["router"].unique())
     figure, axes = plt.subplots(3, 3, figsize=(11, 2.4 + 0.85 * len(routers)), sharex=True, sharey=True)
     for axis, (exchange, label) in zip(axes.flat, EXCHANGES.items(), strict=True):
-        for row in table[table["exchange"] == exchange].itertuples():
+        for row in table[table["swap"] == exchange].itertuples():
             shift = {"released": 0.16, "ours": -0.16}[row.kind]
             _draw_change(axis, row, len(routers) - routers.index(row.router) + shift)
         axis.set_title(label, fontsize=9.5)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from routing.battles import count_pairs
+from routing.evaluation.resampling import wilson_interval
 from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, fit_bradley_terry
 from routing.ratings.position_effect import PositionEffectFit, fit_position_effect
 from routing.studies.simulated.arena import SimulatedArena
@@ -69,9 +69,8 @@ def simulate_both_orders(
 
 
 def _share(count: int, total: int) -> tuple[float, float, float]:
-    """A share with its 95 % Wilson interval."""
-    interval = binomtest(int(count), int(total)).proportion_ci(method="wilson")
-    return count / total, interval.low, interval.high
+    """Return a share with its 95 % Wilson interval."""
+    return count / total, *wilson_interval(count, total)
 
 
 def first_answer_shares(battles: pd.DataFrame) -> pd.DataFrame:

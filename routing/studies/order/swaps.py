@@ -13,7 +13,7 @@ import pandas as pd
 
 from routing.battles import count_pairs, swap_battles
 from routing.evaluation.call_curve import CallCurve, bootstrap_metrics, call_curve
-from routing.order_audit import RouterMaker, audit_order, bootstrap_decisions, decisions_changed, exchange_battles
+from routing.order_audit import RouterMaker, audit_order, bootstrap_decisions, decisions_changed, reorder_battles
 from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, bootstrap_ratings, rating_tiers
 from routing.routers.base import BradleyTerryRouter, Prompts, Router
 from routing.routers.similarity import SimilarityRouter
@@ -118,7 +118,7 @@ def scores_as_written(
     pair: tuple[str, str],
     rng: np.random.Generator,
 ) -> Scores:
-    """The score of the strong model on benchmarks, the battles being written in every way of `exchange_battles`.
+    """The score of the strong model on benchmarks, the battles being written in every way of `reorder_battles`.
 
     Beside them "as displayed", and "pair exchanged": the same router asked about (weak, strong), mirrored back.
 
@@ -136,7 +136,7 @@ def scores_as_written(
         By benchmark, then by writing: log-odds that the strong model wins.
     """
     scores: Scores = {name: {} for name in prompts}
-    for writing, written in ({AS_DISPLAYED: battles} | exchange_battles(battles, rng)).items():
+    for writing, written in ({AS_DISPLAYED: battles} | reorder_battles(battles, rng)).items():
         router = make_router(*pair).fit(written, embeddings[written.index])
         for name, vectors in prompts.items():
             scores[name][writing] = router.margin(vectors, *pair)

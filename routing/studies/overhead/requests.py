@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import quantile_test
 
-from routing.policy.threshold import route_pair
+from routing.policy.budget import route_pair
 from routing.routers.base import EmbeddingRouter, Router, load_router
 from routing.studies.overhead.timing import peak_memory_mib, run_on_one_core
 

@@ -1,0 +1,98 @@
+"""Intervals: a paired bootstrap over prompts, battles or models, and Wilson's interval of a share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import norm
+
+
+class Interval(NamedTuple):
+    """Percentile interval of one or many numbers, each of the shape that the statistic has."""
+
+    low: np.ndarray
+    high: np.ndarray
+    n_excluded: int  # resamples in which the statistic is not defined
+
+
+def check_level(level: float) -> None:
+    """Raise a ValueError unless 0 < level < 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; give it as a share between 0 and 1, such as 0.95")
+
+
+def paired_bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray | None],
+    n_rows: int,
+    n_resamples: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> Interval:
+    """Resample rows with replacement, and return the percentile interval of everything that `statistic` computes.
+
+    All numbers of one call see the same resamples. So compute every router in one `statistic`, and their differences
+    too: the interval of a difference is then paired, and much narrower than the two routers' intervals suggest.
+
+    Parameters
+    ----------
+    statistic : function of an int array, shape (n_rows,)
+        How often each row is drawn, which sums to n_rows; returns a float array of fixed shape, or None where it is
+        not defined. Such resamples are left out and counted, since a number in their place would decide the interval.
+    n_rows : int
+        Rows, or groups of rows that stay together.
+    level : float
+        Between 0 and 1. Where values are infinite, the interval ends at values that occurred.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 1 row or resample, a level outside 0 to 1, or a statistic that is defined in no resample.
+    """
+    check_level(level)
+    if n_rows < 1 or n_resamples < 1:
+        raise ValueError(f"n_rows is {n_rows} and n_resamples is {n_resamples}; both are at least 1")
+    draws = []
+    for _ in range(n_resamples):
+        value = statistic(np.bincount(rng.integers(n_rows, size=n_rows), minlength=n_rows))
+        if value is not None:
+            draws.append(np.asarray(value, dtype=float))
+    if not draws:
+        raise ValueError(
+            f"the statistic is defined in none of {n_resamples} resamples; where it needs a strong model to be better"
+            " than a weak one, there are too few prompts to show that it is"
+        )
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    with np.errstate(invalid="ignore"):  # infinity minus infinity, replaced below
+        ends = np.quantile(draws, tails, axis=0)
+    occurred = np.quantile(draws, tails, axis=0, method="inverted_cdf")
+    low, high = np.where(np.isfinite(draws).all(axis=0), ends, occurred)
+    return Interval(low, high, n_resamples - len(draws))
+
+
+def wilson_interval(
+    n_happened: float | np.ndarray, n_rows: float | np.ndarray, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return Wilson's interval of the share ``n_happened / n_rows``, two arrays of their shape, in [0, 1] [Wilson27].
+
+    Parameters
+    ----------
+    n_happened : float or array
+        From 0 to `n_rows`; a tie may count as half.
+    n_rows : float or array
+        Above 0.
+
+    Raises
+    ------
+    ValueError
+        Counts outside these ranges, or a level outside 0 to 1.
+    """
+    check_level(level)
+    k, n = np.asarray(n_happened, dtype=float), np.asarray(n_rows, dtype=float)
+    if not ((k >= 0) & (k <= n) & (n > 0)).all():
+        raise ValueError(f"n_happened is {n_happened} of n_rows {n_rows}; it is from 0 to n_rows, which is above 0")
+    z = norm.ppf((1 + level) / 2)
+    centre = (k + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
+    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
