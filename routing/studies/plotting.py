@@ -1,7 +1,13 @@
-"""One look for every figure, and a file format that can be checked: each PNG has its numbers beside it.
+"""Draw every figure from a few primitives in one style, and save each PNG with a CSV of the numbers it shows.
 
-`set_style` is called once by a notebook. A router has the same colour, marker and line in every figure, so that
-none is told apart by colour alone.
+Call `set_style` once per notebook. A router has the same colour, marker and line in every figure, so that none is
+recognised by colour alone. Each primitive takes a table and returns a figure whose ``axes`` are its panels in order.
+Options that several share:
+
+group, by : column that tells marks of a row, or lines, apart
+panel : column with one panel per value
+styles : colour, marker and linestyle by value of `group` or `by`; by default those of the router, or by position
+reference : value at which a grey line is drawn; or names and values, one line each, named in the legend
 """
 
 from __future__ import annotations
@@ -9,16 +15,18 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Bbox
 
 from routing.files import write_atomically
 from routing.runner.provenance import check_data_kind
@@ -27,9 +35,12 @@ DPI = 150
 CHARACTERS_PER_INCH = 12  # of a title at 11 points
 DATA_LABEL = "routing-data-label"
 LABEL_HEIGHT = 12.0  # points that a label at a line's end takes
+SMALLEST_RANGE = 1e-8  # an axis that spans less shows rounding errors; it is widened
 
+Style = Mapping[str, object]
+Reference = float | Mapping[str, float] | None
 # seaborn's "colorblind" palette, with black and grey for the two baselines that frame every comparison
-ROUTER_STYLES: dict[str, dict[str, object]] = {
+ROUTER_STYLES: dict[str, Style] = {
     "random": {"color": "#949494", "marker": "x", "linestyle": ":"},
     "bradley_terry": {"color": "#56b4e9", "marker": "o", "linestyle": (0, (10, 3))},
     "similarity_weighting": {"color": "#de8f05", "marker": "s", "linestyle": "--"},
@@ -38,41 +49,56 @@ ROUTER_STYLES: dict[str, dict[str, object]] = {
     "causal_llm": {"color": "#cc78bc", "marker": "v", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
     "oracle": {"color": "#000000", "marker": "*", "linestyle": "-"},
 }
+SPELLED = {
+    "bradley_terry": "Bradley-Terry",
+    "bert": "BERT",
+    "causal_llm": "causal LLM",
+    "rao_kupper": "Rao-Kupper",
+    "davidson": "Davidson",
+    "held_out": "held-out",
+}
 
 
 def set_style() -> None:
     """Set seaborn's and matplotlib's defaults for all figures: palette, sizes, spines, layout, font."""
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font="DejaVu Sans")
-    matplotlib.rcParams.update(
-        {
-            "figure.figsize": (6.4, 4.0),
-            "figure.dpi": DPI,
-            "savefig.dpi": DPI,
-            "figure.constrained_layout.use": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 11,
-            "axes.titlelocation": "left",
-            "axes.labelsize": 10,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "legend.fontsize": 9,
-            "legend.frameon": False,
-            "lines.linewidth": 1.6,
-            "lines.markersize": 5,
-            "mathtext.fontset": "dejavusans",
-        }
-    )
+    layout = {"figure.dpi": DPI, "savefig.dpi": DPI, "figure.constrained_layout.use": True}
+    sizes = {"axes.titlesize": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9}
+    axes = {"axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
+    numbers = {"axes.formatter.useoffset": False, "axes.formatter.limits": (-5, 7), "mathtext.fontset": "dejavusans"}
+    lines = {"legend.fontsize": 9, "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 5}
+    matplotlib.rcParams.update(layout | sizes | axes | numbers | lines)
+
+
+def spell(name: object) -> str:
+    """Return a key such as ``rao_kupper`` as a reader expects it."""
+    return SPELLED.get(str(name), str(name).replace("_", " "))
 
 
 def set_title(figure: Figure, title: str) -> None:
-    """A sentence as title, from the figure's left edge, broken into lines that its width holds."""
+    """Set a sentence as title, from the figure's left edge, broken into lines that its width holds."""
     lines = textwrap.fill(title, int(figure.get_figwidth() * CHARACTERS_PER_INCH))
     figure.suptitle(lines, x=0.01, ha="left", fontsize=11)
 
 
+def add_legend(figure: Figure) -> None:
+    """Put one legend of all labelled artists below the axes, in as many columns as the figure's width holds."""
+    entries: dict[str, object] = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if entries:
+        columns = int(figure.get_figwidth() / (0.65 + 0.08 * max(map(len, entries))))  # inches: a handle, a character
+        ncols = max(1, min(columns, len(entries)))
+        above_label = {
+            "loc": "outside lower center",
+            "borderaxespad": 1.4,
+        }  # of what `save_figure` writes in the corner
+        figure.legend(entries.values(), entries.keys(), ncols=ncols, **above_label)
+
+
 def label_line_ends(axis: Axes, ends: Sequence[tuple[float, float, str, object]]) -> None:
-    """A text right of the last point of each line, in its colour; texts that would touch are moved apart.
+    """Write a text right of the last point of each line, in its colour; texts that would touch are moved apart.
 
     Parameters
     ----------
@@ -94,21 +120,213 @@ def label_line_ends(axis: Axes, ends: Sequence[tuple[float, float, str, object]]
         axis.annotate(text, (x, y), (7, height - points[number]), annotation_clip=False, **style)
 
 
+def _choose_styles(names: Iterable[object], styles: Mapping[str, Style] | None) -> dict[object, Style]:
+    known, dashes = {**ROUTER_STYLES, **(styles or {})}, ["-", "--", "-.", ":"]
+    by_position = [{"color": f"C{n}", "marker": "osD^vP*"[n % 7], "linestyle": dashes[n % 4]} for n in range(10)]
+    return {name: known.get(name, by_position[n % 10]) for n, name in enumerate(dict.fromkeys(names))}
+
+
+def _split_panels(
+    table: pd.DataFrame, panel: str | None, size: tuple[float, float], margin: tuple[float, float], **sharing: object
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure, and axes and rows of each panel: in one line up to four, else three per line."""
+    parts = [("", table)] if panel is None else list(table.groupby(panel, sort=False))
+    columns = len(parts) if len(parts) <= 4 else 3
+    lines = -(-len(parts) // columns)
+    figsize = (size[0] * columns + margin[0], size[1] * lines + margin[1])
+    figure, axes = plt.subplots(lines, columns, figsize=figsize, squeeze=False, **sharing)
+    for axis in axes.flat[len(parts) :]:
+        axis.remove()
+    for axis, (name, _) in zip(axes.flat, parts, strict=False):
+        axis.set_title(textwrap.fill(spell(name), int(size[0] * CHARACTERS_PER_INCH)))
+    return figure, [(axis, part) for axis, (_, part) in zip(axes.flat, parts, strict=False)]
+
+
+def _draw_reference(draw_line: Callable[..., object], reference: Reference) -> None:
+    if isinstance(reference, Mapping):
+        for number, (name, value) in enumerate(reference.items()):
+            draw_line(value, color="0.35", linewidth=1, linestyle=["--", ":", "-."][number % 3], label=name)
+    elif reference is not None:
+        draw_line(reference, color="0.7", linewidth=1, zorder=0)
+
+
+def _finish(figure: Figure, title: str) -> Figure:
+    """Set title and legend; an axis that spans no more than rounding errors is widened."""
+    for axis in figure.axes:
+        for get, put in ((axis.get_xlim, axis.set_xlim), (axis.get_ylim, axis.set_ylim)):
+            if np.ptp(get()) < SMALLEST_RANGE:
+                put(np.mean(get()) - 0.01, np.mean(get()) + 0.01)
+    add_legend(figure)
+    set_title(figure, title)
+    return figure
+
+
+def write_number(value: float) -> str:
+    """Return a number with three significant digits, from 1,000 on in whole numbers; a rounding error is 0."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{round(value, 10) + 0.0:.3g}"
+
+
+def plot_rows(
+    table: pd.DataFrame, label: str, title: str, *, reference: Reference = None, group: str | None = None,
+    panel: str | None = None, styles: Mapping[str, Style] | None = None, log_x: bool = False,
+) -> Figure:  # fmt: skip
+    """Draw one row per name, from top to bottom: estimate, interval, and the value right of it.
+
+    The table has name, estimate, low and high; a column ``text`` is written in the place of the value. Without
+    `group`, `styles` are by name.
+    """
+    names, groups = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table[group])) if group else [None]
+    plain = dict.fromkeys(names, {"color": "C0", "marker": "o"})
+    marks = _choose_styles(groups, styles) if group else {**plain, **(styles or {})}
+    shifts = dict(zip(groups, np.linspace(0.25, -0.25, len(groups)) if len(groups) > 1 else [0.0], strict=True))
+    height = max(0.36, 0.21 * len(groups)) * len(names) + 0.3
+    figure, panels = _split_panels(table, panel, (3.4 if panel else 6, height), (2, 1.1), sharey=True)
+    for axis, part in panels:
+        axis.set(xlabel=label, xscale="log" if log_x else "linear")
+        axis.margins(x=0.14)
+        _draw_reference(axis.axvline, reference)
+        for row in part.to_dict("records"):
+            kind, x, high = row[group] if group else None, row["estimate"], row.get("high", np.nan)
+            style = {**marks[kind if group else row["name"]], "linestyle": ""}
+            y = shifts[kind] - names.index(row["name"])
+            axis.plot([row.get("low", np.nan), high], [y, y], color=style["color"])
+            axis.plot(x, y, label=spell(kind) if group else None, zorder=3, **style)
+            text = row.get("text", "" if np.isnan(x) else write_number(x))
+            end = float(np.nan_to_num(np.fmax(x, high)))
+            axis.annotate(text, (end, y), (6, 0), textcoords="offset points", va="center", fontsize=8)
+        axis.tick_params(axis="y", length=0)
+    axis.set_yticks(-np.arange(len(names)), [spell(name) for name in names])
+    axis.set_ylim(0.5 - len(names), 0.5)
+    return _finish(figure, title)
+
+
+def plot_lines(
+    table: pd.DataFrame, x: str, y: str, labels: tuple[str, str], title: str, *, by: str | None = None,
+    panel: str | None = None, styles: Mapping[str, Style] | None = None, log_x: bool = False, log_y: bool = False,
+    reference: Reference = None,
+) -> Figure:  # fmt: skip
+    """Draw a line per value of `by`, labelled at its end, or in a legend where there are panels.
+
+    With low and high in the table lines have bands; these widen the vertical axis by no more than its range without
+    them on either side.
+    """
+    marks = _choose_styles(table[by] if by else [None], styles)
+    figure, panels = _split_panels(table, panel, (3.9, 3.4) if panel else (6.4, 3.7), (0.6, 0.7))
+    ends = []
+    for axis, part in panels:
+        axis.set(xlabel=labels[0], xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+        _draw_reference(axis.axhline, reference)
+        lines = list(part.groupby(by, sort=False)) if by else [(None, part)]
+        for name, line in lines:
+            style = {"markevery": max(1, len(line) // 10), **marks[name]}
+            axis.plot(line[x], line[y], label=spell(name) if panel and by else None, **style)
+            ends.append((line[x].iloc[-1], line[y].iloc[-1], spell(name), style["color"]))
+        (low, high), room = axis.get_ylim(), 0 if log_y else np.ptp(axis.get_ylim())
+        for name, line in lines if "low" in table else []:
+            band = {"color": marks[name]["color"], "alpha": 0.15, "linewidth": 0}
+            axis.fill_between(line[x], line["low"], line["high"], **band)
+        if room:
+            axis.set_ylim(max(axis.get_ylim()[0], low - room), min(axis.get_ylim()[1], high + room))
+    panels[0][0].set_ylabel(labels[1])
+    _finish(figure, title)
+    if by and not panel:
+        label_line_ends(panels[0][0], ends)
+    return figure
+
+
+def plot_heatmaps(matrices: Mapping[str, pd.DataFrame], label: str, title: str, **scale: object) -> Figure:
+    """Draw matrices side by side on one colour scale; `scale` goes to `seaborn.heatmap`, ``annot`` widens cells."""
+    lines, columns = next(iter(matrices.values())).shape
+    width, height = (0.85, 0.4) if "annot" in scale else (0.22, 0.22)
+    size = (len(matrices) * (width * columns + 0.4) + 3.4, height * lines + 2.4)
+    figure, axes = plt.subplots(1, len(matrices), figsize=size, squeeze=False, sharey=True)
+    for axis, (name, matrix) in zip(axes[0], matrices.items(), strict=True):
+        sns.heatmap(matrix, ax=axis, cbar=axis is axes[0][-1], cbar_kws={"label": label, "shrink": 0.7}, **scale)
+        axis.set(xlabel="", ylabel="", title=name)
+        axis.tick_params(axis="both", labelsize=8, length=0)
+        plt.setp(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
+    return _finish(figure, title)
+
+
+def plot_bars(table: pd.DataFrame, label: str, title: str, *, by: str | None = None) -> Figure:
+    """Draw one horizontal bar per name, in parts by `by`, each with its value where it is wide enough.
+
+    The table has name and estimate; low and high, where it has them, are drawn for the first part.
+    """
+    names, parts = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table[by])) if by else [None]
+    figure, axis = plt.subplots(figsize=(8.5, 0.42 * len(names) + 1.7))
+    left, place = np.zeros(len(names)), -np.arange(len(names))
+    enough = 0.03 * table.groupby("name")["estimate"].sum().max()
+    for part, color in zip(
+        parts, sns.color_palette("colorblind" if len(parts) <= 10 else "cividis", len(parts)), strict=True
+    ):
+        chosen = (table[table[by] == part] if by else table).set_index("name").reindex(names)
+        width = chosen["estimate"].fillna(0).to_numpy()
+        bars = axis.barh(place, width, left=left, color=color, edgecolor="white", label=spell(part) if by else None)
+        texts = [write_number(value) if value >= enough or not by else "" for value in width]
+        ink = "white" if by and np.mean(color) < 0.45 else "black"
+        axis.bar_label(
+            bars, texts, label_type="center" if by else "edge", padding=0 if by else 3, fontsize=8, color=ink
+        )
+        if "low" in chosen and part == parts[0]:
+            axis.hlines(place - 0.3, chosen["low"], chosen["high"], color="black", linewidth=1.2)
+        left = left + width
+    axis.set_yticks(place, [spell(name) for name in names])
+    axis.set(xlabel=label)
+    axis.margins(x=0 if by else 0.1, y=0.02)
+    return _finish(figure, title)
+
+
+def plot_points(
+    table: pd.DataFrame, x: str, y: str, labels: tuple[str, str], title: str, *, name: str | None = None,
+    color: tuple[str, str] | None = None, equal: bool = False,
+) -> Figure:  # fmt: skip
+    """Draw one point per row; names are written in the order of rows, as far as they do not lie on each other.
+
+    With low and high in the table each point has a vertical interval. `color` is a column and the label of its scale;
+    `equal` draws the line on which x and y are equal. An empty name is not written.
+    """
+    figure, axis = plt.subplots(figsize=(7.2, 5))
+    if equal:
+        axis.axline((table[x].mean(), table[x].mean()), slope=1, color="0.7", zorder=0, label="equal")
+    if "low" in table:
+        axis.vlines(table[x], table["low"], table["high"], color="C0", linewidth=0.8)
+    shade = {"c": table[color[0]], "cmap": "cividis"} if color else {"color": "C0"}
+    points = axis.scatter(table[x], table[y], s=24, zorder=3, **shade)
+    if color:
+        figure.colorbar(points, label=color[1])
+    axis.set(xlabel=labels[0], ylabel=labels[1])
+    axis.margins(0.12)
+    _finish(figure, title)
+    figure.draw_without_rendering()  # where the axes lie decides which names meet
+    taken = [Bbox.from_bounds(*(place - 4), 8, 8) for place in axis.transData.transform(table[[x, y]])]
+    for row in table[table[name] != ""].to_dict("records") if name else []:
+        text = axis.annotate(row[name], (row[x], row[y]), (5, 4), textcoords="offset points", fontsize=7.5)
+        box = text.get_window_extent()
+        if any(box.overlaps(other) for other in taken) or box.x1 > axis.bbox.x1 or box.y1 > axis.bbox.y1:
+            text.remove()
+        else:
+            taken.append(box)
+    return figure
+
+
+def plot_calibration(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Draw predicted against observed frequency of each router; the tables are those of `calibration_table`."""
+    table = pd.concat(tables, names=["router", ""]).reset_index("router")
+    table = table.rename(columns={"observed_low": "low", "observed_high": "high"})
+    labels = ("predicted probability that model a wins", "observed share (95 %)")
+    figure = plot_lines(table, "predicted", "observed", labels, title, by="router")
+    figure.axes[0].plot([0, 1], [0, 1], color="0.7", zorder=0)
+    return figure
+
+
 def _label_data(figure: Figure, data: str) -> None:
     """Write ``data: ...`` into the bottom right corner, below all axes; once, however often a figure is saved."""
     for text in list(figure.texts):
         if text.get_gid() == DATA_LABEL:
             text.remove()
-    figure.text(
-        0.995,
-        0.005,
-        f"data: {data}",
-        ha="right",
-        va="bottom",
-        fontsize=7,
-        color="0.35",
-        gid=DATA_LABEL,
-    )
+    place = {"ha": "right", "va": "bottom", "fontsize": 7, "color": "0.35"}
+    figure.text(0.995, 0.005, f"data: {data}", gid=DATA_LABEL, **place)
     engine = figure.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):
         label_height = 0.15 / figure.get_figheight()  # 0.15 inches: one line of 7 points and some air
