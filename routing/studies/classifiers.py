@@ -8,10 +8,9 @@ from routing.data.benchmarks import BenchmarkTable
 from routing.routers.bert import BertRouter
 from routing.routers.causal import CausalLMRouter
 from routing.routers.classifier import ClassifierRouter
-from routing.studies.cross_validation import Candidate, assign_folds, nested_lead
-from routing.studies.inputs import PAIR, Study
+from routing.studies.cross_validation import Candidate, assign_folds, nested_margin
+from routing.studies.inputs import PAIR, Study, TrainingSets
 from routing.studies.training_cache import RatedRouter, Training
-from routing.studies.training_sets import TrainingSets
 from routing.studies.two_models.pairs import Key
 
 TRAINING_DATA = ("arena", "arena+judge", "arena+gold")  # the paper's; those that a study has are trained on
@@ -103,4 +102,4 @@ def cross_validate_heads(table: BenchmarkTable, seed: int, rng: np.random.Genera
         name: Candidate(lambda seen=seen: BertRouter(train="head", n_tiers=None, seed=seed, **seen), prompts)
         for name, seen in GOLD_HEADS.items()
     }
-    return nested_lead(candidates, battles, assign_folds(prompts, 5, rng), *PAIR, rng, n_inner_folds=3)
+    return nested_margin(candidates, battles, assign_folds(prompts, 5, rng), *PAIR, rng, n_inner_folds=3)

@@ -1,8 +1,8 @@
-"""Ratings of prompts by routers that did not learn from them."""
+"""Rate prompts by routers that were not trained on them: cross-validation, also to choose among routers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from routing.routers.base import Router
 
 
 def assign_folds(groups: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
-    """A fold for each row, (n_rows,) from 0 to n_folds - 1; rows of one group share theirs.
+    """Assign a fold to each row, (n_rows,) from 0 to n_folds - 1; rows of one group share theirs.
 
     Parameters
     ----------
@@ -29,82 +29,66 @@ def assign_folds(groups: np.ndarray, n_folds: int, rng: np.random.Generator) -> 
     distinct, number = number_texts(groups)
     if not 2 <= n_folds <= len(distinct):
         raise ValueError(f"n_folds is {n_folds}; with {len(distinct)} groups it is between 2 and {len(distinct)}")
-    fold_of_group = rng.permutation(np.arange(len(distinct)) % n_folds)
-    return fold_of_group[number]
+    return rng.permutation(np.arange(len(distinct)) % n_folds)[number]
 
 
-def cross_validated_lead(
-    make_router: Callable[[], Router],
-    battles: pd.DataFrame,
-    embeddings: np.ndarray,
-    folds: np.ndarray,
-    strong: str,
-    weak: str,
-    also: tuple[pd.DataFrame, np.ndarray] | None = None,
+@dataclass(frozen=True)
+class Candidate:
+    """A router and the embeddings of some battles' prompts that it would see: one of several to choose from."""
+
+    make_router: Callable[[], Router]  # unfitted
+    embeddings: np.ndarray  # (n_battles, width)
+
+    def select(self, rows: np.ndarray) -> Candidate:
+        """Return the candidate for these battles alone."""
+        return Candidate(self.make_router, self.embeddings[rows])
+
+    def fit(self, battles: pd.DataFrame) -> Router:
+        """Return a new router, fitted to the battles."""
+        return self.make_router().fit(battles, self.embeddings)
+
+
+def cross_validated_margin(
+    candidate: Candidate, battles: pd.DataFrame, folds: np.ndarray, strong: str, weak: str
 ) -> np.ndarray:
-    """Rating of `strong` less that of `weak` on each battle's prompt, by a router fitted to the other folds.
+    """Return the rating of `strong` minus that of `weak` on each prompt, by a router fitted to the other folds.
 
     Parameters
     ----------
-    make_router : callable
-        Gives an unfitted router.
-    battles : DataFrame, n_battles rows
-    embeddings : array, shape (n_battles, width)
     folds : int array, shape (n_battles,)
-        As `assign_folds`.
-    also : (battles, embeddings), optional
-        Other battles to learn from in every fold.
+        As from `assign_folds`.
 
     Returns
     -------
     float array, shape (n_battles,), log-odds
     """
-    lead = np.empty(len(battles))
+    margin = np.empty(len(battles))
     for fold in np.unique(folds):
         inside = folds == fold
-        table, vectors = battles[~inside], embeddings[~inside]
-        if also is not None:
-            table, vectors = pd.concat([table, also[0]]), np.concatenate([vectors, also[1]])
-        router = make_router().fit(table, vectors)
-        lead[inside] = router.margin(embeddings[inside], strong, weak)
-    return lead
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A router and the embeddings it would see: one of several to choose from."""
-
-    make_router: Callable[[], Router]
-    embeddings: np.ndarray  # (n_battles, width), of the same battles for every candidate
+        router = candidate.select(~inside).fit(battles[~inside])
+        margin[inside] = router.margin(candidate.embeddings[inside], strong, weak)
+    return margin
 
 
 def choose_candidate(
-    candidates: dict[str, Candidate], battles: pd.DataFrame, folds: np.ndarray, strong: str, weak: str
-) -> tuple[str, dict[str, float]]:
-    """The candidate that orders battles best which it did not learn from, and how well each does.
+    candidates: Mapping[str, Candidate], battles: pd.DataFrame, folds: np.ndarray, strong: str, weak: str
+) -> str:
+    """Return the candidate that orders battles best, each rated by a router fitted to the other folds.
 
-    The best has the greatest area under the call-performance curve of the battles, each rated by a router fitted to
-    the other folds: the mean score of a prompt's choice over all shares of calls to `strong`.
-
-    Parameters
-    ----------
-    candidates : dict of Candidate
-        With embeddings of these battles.
-    battles : DataFrame
-        Battles of `strong` against `weak` alone.
+    The best has the highest area under the call-performance curve of the battles: the mean score of a prompt's choice
+    over all shares of calls to `strong`. The battles are of `strong` against `weak` alone.
     """
     won = battles["winner"].map({"model_a": 1.0, "tie": 0.5, "model_b": 0.0}).to_numpy()
     score = np.where(battles["model_a"] == strong, won, 1 - won)  # of the strong model
     areas = {}
     for name, candidate in candidates.items():
-        lead = cross_validated_lead(candidate.make_router, battles, candidate.embeddings, folds, strong, weak)
-        curve = call_curve(lead, score, 1 - score)
-        areas[name] = float(np.trapezoid(curve.quality, curve.strong_share))  # unlike APGR without a gap too
-    return max(areas, key=areas.__getitem__), areas
+        curve = call_curve(cross_validated_margin(candidate, battles, folds, strong, weak), score, 1 - score)
+        areas[name] = float(np.trapezoid(curve.quality, curve.strong_share))  # unlike APGR defined without a gap too
+    return max(areas, key=areas.__getitem__)
 
 
-def nested_lead(
-    candidates: dict[str, Candidate],
+def nested_margin(
+    candidates: Mapping[str, Candidate],
     battles: pd.DataFrame,
     folds: np.ndarray,
     strong: str,
@@ -112,30 +96,17 @@ def nested_lead(
     rng: np.random.Generator,
     n_inner_folds: int = 4,
 ) -> tuple[np.ndarray, list[str]]:
-    """As `cross_validated_lead`, each fold by the candidate that does best within the other folds.
+    """Return margins as `cross_validated_margin`, each fold's by the best candidate within the other folds.
 
-    So no choice has seen the prompts it is judged on.
-
-    Parameters
-    ----------
-    candidates, battles
-        As `choose_candidate`.
-
-    Returns
-    -------
-    lead : float array, shape (n_battles,), log-odds
-    chosen : list of str
-        The candidate of each fold.
+    So no choice has seen the prompts it is evaluated on. Also returns the candidate chosen for each fold.
     """
     prompts = battles["prompt"].to_numpy()
-    lead, chosen = np.empty(len(battles)), []
+    margin, chosen = np.empty(len(battles)), []
     for fold in np.unique(folds):
         inside = folds == fold
-        table = battles[~inside]
         inner = assign_folds(prompts[~inside], n_inner_folds, rng)
-        learned = {name: Candidate(item.make_router, item.embeddings[~inside]) for name, item in candidates.items()}
-        chosen.append(choose_candidate(learned, table, inner, strong, weak)[0])
-        best = candidates[chosen[-1]]
-        router = best.make_router().fit(table, best.embeddings[~inside])
-        lead[inside] = router.margin(best.embeddings[inside], strong, weak)
-    return lead, chosen
+        others = {name: candidate.select(~inside) for name, candidate in candidates.items()}
+        chosen.append(choose_candidate(others, battles[~inside], inner, strong, weak))
+        router = others[chosen[-1]].fit(battles[~inside])
+        margin[inside] = router.margin(candidates[chosen[-1]].embeddings[inside], strong, weak)
+    return margin, chosen

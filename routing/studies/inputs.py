@@ -1,22 +1,34 @@
-"""What notebooks 03 to 08 study in each profile: battles to learn from, battles held out, and benchmarks."""
+"""Load what notebooks 03 to 09 study in each profile: battles, training sets, benchmarks, scores of many models."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from routing.data.benchmarks import BenchmarkTable, read_gsm8k, read_mmlu, read_mt_bench
+from routing.battles import number_texts
+from routing.data.benchmarks import (
+    BenchmarkTable,
+    read_gsm8k,
+    read_llmrouter,
+    read_mmlu,
+    read_mt_bench,
+    read_routerbench,
+)
 from routing.data.sources import find_files
-from routing.data.votes import read_arena55k
+from routing.data.votes import read_alpaca_eval, read_arena55k
 from routing.studies.cross_validation import assign_folds
 from routing.studies.simulated.arena import SimulatedArena, simulate_arena
 
 PAIR = ("gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1")  # strong and weak in RouteLLM's main tables
 SIMULATED_SIZES = {"smoke": (240, 2_000, 120), "quick": (1_200, 12_000, 600)}  # prompts, battles, benchmark prompts
+TASK_SIZES = {"smoke": (240, 120), "quick": (900, 450)}  # of many models: prompts to train on, prompts to test on
 HELD_OUT_FOLDS = 5  # one of them is held out
+GOLD_LABELS = 1_500  # as the paper has of MMLU; of a benchmark with fewer than three times as many, a third
+COLUMNS = ["prompt", "model_a", "model_b", "winner"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +38,13 @@ class Study:
     Attributes
     ----------
     battles : DataFrame
-        To learn from. Held-out battles are on other prompts.
+        To train on. Held-out battles are on other prompts.
     held_out : DataFrame
     benchmarks : dict of BenchmarkTable
         "MT-Bench", "MMLU" and "GSM8K", or "simulated"; each has both models of `PAIR`.
     data : "real" or "simulated"
     inputs : dict
-        What to tell `Run.record_input`: name to source.
+        Name and source of each input, for `Run.record_input`.
     arena : SimulatedArena or None
         Where the data are simulated, their truth,
     held_out_prompts : DataFrame or None
@@ -48,15 +60,51 @@ class Study:
     held_out_prompts: pd.DataFrame | None = None
 
 
+@dataclass(frozen=True)
+class TrainingSets:
+    """The paper's training sets: people's battles alone, with an LLM judge's, with gold labels, and all together.
+
+    Judgements and gold labels become battles of the same table as people's votes. Gold labels come from benchmark
+    prompts, which are then left out of that benchmark's evaluation.
+
+    Attributes
+    ----------
+    battles : dict of DataFrame
+        "arena", "arena+judge" (real data only), "arena+gold" and, of real data, "all".
+    evaluated : dict of dict of bool array, shape (n_prompts,)
+        Of each training set and benchmark: the prompts that are not in the training set.
+    inputs : dict
+        Inputs beyond the study's own.
+    """
+
+    battles: Mapping[str, pd.DataFrame]
+    evaluated: Mapping[str, Mapping[str, np.ndarray]]
+    inputs: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class RoutingTask:
+    """Scores of many models on prompts to train on, and on other prompts to test on, with the same columns."""
+
+    train: BenchmarkTable
+    test: BenchmarkTable
+
+
+def _sizes(profile: str, sizes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    if profile not in sizes:
+        raise ValueError(f"profile is {profile!r}; use one of {', '.join(sizes)}, full")
+    return sizes[profile]
+
+
 def load_study(profile: str, seed: int) -> Study:
-    """The study of a profile: simulated for "smoke" and "quick", real for "full".
+    """Load the study of a profile: simulated for "smoke" and "quick", real for "full".
 
     Raises
     ------
     ValueError
         An unknown profile.
     FileNotFoundError
-        "full" without the real data; nothing simulated takes its place.
+        "full" without the real data; no simulated data replace them.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 3]))
     if profile == "full":
@@ -69,15 +117,13 @@ def load_study(profile: str, seed: int) -> Study:
             "real",
             {"arena55k": find_files("arena55k")[0], **{path.name: path for path in find_files("routellm")}},
         )
-    if profile not in SIMULATED_SIZES:
-        raise ValueError(f"profile is {profile!r}; use one of {', '.join(SIMULATED_SIZES)}, full")
-    n_prompts, n_battles, n_benchmark = SIMULATED_SIZES[profile]
+    n_prompts, n_battles, n_benchmark = _sizes(profile, SIMULATED_SIZES)
     arena = simulate_arena(seed)
     prompts = arena.sample_prompts(n_prompts + n_benchmark, rng)
-    asked, tested = prompts[:n_prompts], prompts[n_prompts:]
-    held_out = assign_folds(asked["prompt"].to_numpy(), HELD_OUT_FOLDS, rng) == 0
-    battles = arena.sample_battles(asked[~held_out], n_battles, rng)
-    held_out_battles = arena.sample_battles(asked[held_out], n_battles // HELD_OUT_FOLDS, rng)
+    queried, tested = prompts[:n_prompts], prompts[n_prompts:]
+    held_out = assign_folds(queried["prompt"].to_numpy(), HELD_OUT_FOLDS, rng) == 0
+    battles = arena.sample_battles(queried[~held_out], n_battles, rng)
+    held_out_battles = arena.sample_battles(queried[held_out], n_battles // HELD_OUT_FOLDS, rng)
     benchmark = arena.sample_benchmark(tested, rng)
     return Study(
         battles,
@@ -86,16 +132,81 @@ def load_study(profile: str, seed: int) -> Study:
         "simulated",
         {"simulated battles": battles, "simulated benchmark": benchmark.quality},
         arena,
-        asked.set_index("prompt").loc[held_out_battles["prompt"]].reset_index(),
+        queried.set_index("prompt").loc[held_out_battles["prompt"]].reset_index(),
     )
 
 
-def score_by_kind(
+def draw_gold(prompts: np.ndarray, n_gold: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a mask, (n_prompts,), over `n_gold` distinct prompts drawn at random and their repetitions."""
+    distinct, number = number_texts(prompts)
+    return np.isin(number, rng.permutation(len(distinct))[:n_gold])
+
+
+def training_sets(study: Study, seed: int, n_gold: int = GOLD_LABELS) -> TrainingSets:
+    """Make the training sets of a study.
+
+    Gold labels are of MMLU (of the simulated benchmark in a simulated study): one battle of the two models of `PAIR`
+    on each of `n_gold` prompts drawn by `seed`, or on a third of all prompts if that is fewer.
+
+    Raises
+    ------
+    FileNotFoundError
+        A real study without the AlpacaEval judgements.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 5]))
+    source = "MMLU" if "MMLU" in study.benchmarks else next(iter(study.benchmarks))
+    benchmark = study.benchmarks[source]
+    prompts = benchmark.prompts["prompt"].to_numpy()
+    labelled = draw_gold(prompts, min(n_gold, len(prompts) // 3), rng)
+    parts = {"arena": study.battles[COLUMNS], "gold": benchmark.battles(*PAIR)[labelled]}
+    wanted = {"arena": ["arena"], "arena+gold": ["arena", "gold"]}
+    inputs: dict[str, object] = {}
+    if study.data == "real":
+        inputs["alpaca_eval"] = find_files("alpaca_eval")[0]
+        parts["judge"] = read_alpaca_eval()[COLUMNS]
+        names = ("arena", "arena+judge", "arena+gold")
+        wanted = {name: name.split("+") for name in names} | {"all": ["arena", "judge", "gold"]}
+    everything = {name: np.ones(len(table.prompts), dtype=bool) for name, table in study.benchmarks.items()}
+    return TrainingSets(
+        {name: pd.concat([parts[part] for part in chosen], ignore_index=True) for name, chosen in wanted.items()},
+        {name: everything | ({source: ~labelled} if "gold" in chosen else {}) for name, chosen in wanted.items()},
+        inputs,
+    )
+
+
+def load_tasks(profile: str, seed: int) -> tuple[dict[str, RoutingTask], dict[str, object]]:
+    """Load the tasks of many models of a profile, and name and source of all inputs of notebook 08.
+
+    In "full" RouterBench's ARC-Challenge and MBPP (with dollars) and LLMRouter's mixture (without), split as published;
+    the prompt of a RouterBench row is its question, without the worked examples that all share. Otherwise one
+    simulated benchmark, of the arena of `load_study`. Raises as `load_study`.
+    """
+    if profile == "full":
+        tasks = {}
+        for title, name in (("ARC-Challenge", "arc_challenge"), ("MBPP", "mbpp")):
+            table = read_routerbench(name)
+            prompts = table.prompts.assign(prompt=table.prompts["question"])
+            table = BenchmarkTable(prompts, table.quality, table.cost_usd)
+            in_train = table.prompts["split"] == "train"
+            tasks[title] = RoutingTask(table.select(in_train), table.select(~in_train))
+        tasks["LLMRouter"] = RoutingTask(*read_llmrouter())
+        paths = [path for name in ("routerbench", "llmrouter", "votes", "alpaca_eval") for path in find_files(name)]
+        return tasks, {f"{path.parent.name}/{path.name}": path for path in paths}
+    n_train, n_test = _sizes(profile, TASK_SIZES)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 8]))
+    arena = simulate_arena(seed)
+    table = arena.sample_benchmark(arena.sample_prompts(n_train + n_test, rng), rng)
+    in_train = np.arange(n_train + n_test) < n_train
+    task = RoutingTask(table.select(in_train), table.select(~in_train))
+    return {"simulated": task}, {"simulated task": table.quality}
+
+
+def score_by_category(
     benchmarks: dict[str, BenchmarkTable], predicted: dict[str, np.ndarray], level: float = 0.95
 ) -> pd.DataFrame:
-    """Score of the strong against the weak model of `PAIR` on each kind of prompt: predicted, and as graded.
+    """Return the score of the strong against the weak model of `PAIR` on each category of prompts: predicted, observed.
 
-    A kind is a topic, category or subject of a benchmark that has them, else the whole benchmark. A tie is half.
+    A category is a topic, category or subject of a benchmark that has them, else the whole benchmark. A tie is half.
 
     Parameters
     ----------
@@ -105,8 +216,8 @@ def score_by_kind(
     Returns
     -------
     DataFrame
-        A row a kind: group, predicted, observed (means), n, low, high (normal interval of the observed mean; missing
-        for a single prompt).
+        One row per category: group, predicted, observed (means), n, low, high (normal interval of the observed mean;
+        missing for a single prompt).
     """
     parts = []
     for name, table in benchmarks.items():
@@ -115,7 +226,7 @@ def score_by_kind(
         observed = table.battles(*PAIR)["winner"].map({"model_a": 1.0, "tie": 0.5, "model_b": 0.0})
         score = predicted[name][:, 0] + predicted[name][:, 1] / 2
         parts.append(pd.DataFrame({"group": group, "predicted": score, "observed": observed}))
-    kinds = pd.concat(parts).groupby("group")
-    table = kinds.mean().assign(n=kinds.size())
-    width = norm.ppf((1 + level) / 2) * kinds["observed"].std() / np.sqrt(table["n"])
+    categories = pd.concat(parts).groupby("group")
+    table = categories.mean().assign(n=categories.size())
+    width = norm.ppf((1 + level) / 2) * categories["observed"].std() / np.sqrt(table["n"])
     return table.assign(low=table["observed"] - width, high=table["observed"] + width).reset_index()

@@ -1,4 +1,4 @@
-"""The figures that the RouteLLM paper prints, to stand beside those computed here [RouteLLM24]."""
+"""Compare results with the numbers that the RouteLLM paper prints [RouteLLM24]."""
 
 from __future__ import annotations
 
@@ -44,10 +44,24 @@ PAPER_OVERHEAD = pd.DataFrame(
 )
 # What the first row, the only one without an accelerator, implies: 1e6 requests take 1e6 / 2.9 / 3600 hours of 8 cores.
 USD_PER_CORE_HOUR = 39.26 * 2.9 * 3600 / 1e6 / 8  # 0.0512
+METRIC_TITLES = {"apgr_trapezoid": "APGR", "cpt50": "CPT50", "cpt80": "CPT80"}
+
+# What is known to differ from the paper, by training set and by router.
+DATA_DIFFERENCES = {
+    "arena": "a sixth of the battles",
+    "arena+judge": "a sixth of the battles; judgements on 805 prompts, not 120,000",
+    "arena+gold": "a sixth of the battles",
+}
+MODEL_DIFFERENCES = {
+    "similarity_weighting": "embeddings of all-MiniLM-L6-v2, not text-embedding-3-small",
+    "matrix_factorization": "embeddings of all-MiniLM-L6-v2, not text-embedding-3-small",
+    "bert": "all-MiniLM-L6-v2, not BERT-base; prompts cut shorter",
+    "causal_llm": "22 million parameters, not Llama 3 8B; prompts cut shorter",
+}
 
 
 def read_paper_tables() -> pd.DataFrame:
-    """Tables 1 to 4 of the paper, a row a router.
+    """Read tables 1 to 4 of the paper, one row per router.
 
     Returns
     -------
@@ -64,31 +78,43 @@ def read_paper_tables() -> pd.DataFrame:
 
 
 def calls_cost_usd(strong_share: float | np.ndarray) -> float | np.ndarray:
-    """Dollars a call, on average, where `strong_share` of the calls go to GPT-4 and the others to Mixtral."""
+    """Return the mean dollars per call where `strong_share` of the calls go to GPT-4 and the others to Mixtral."""
     per_million = strong_share * PRICE_STRONG_USD + (1 - strong_share) * PRICE_WEAK_USD
     return TOKENS_PER_CALL * per_million / 1e6
 
 
-def compare_with_paper(ours: pd.DataFrame, strong: str, weak: str) -> pd.DataFrame:
-    """The paper's figure beside each of ours.
+def match_paper(ours: pd.DataFrame, strong: str, weak: str) -> pd.DataFrame:
+    """Return the rows of `ours` whose metric the paper prints, with its number in column paper (may be missing).
 
     Parameters
     ----------
     ours : DataFrame
-        benchmark, training_data, router, metric ("apgr_trapezoid", which is the paper's APGR, "cpt50", "cpt80"),
-        estimate, low, high; other metrics are left out.
-
-    Returns
-    -------
-    DataFrame
-        The same with paper (missing where it prints none), difference (ours less the paper's), and verdict: "inside the
-        interval", "better" or "worse" than it (a greater APGR is better, a smaller CPT), "not in the paper".
+        benchmark, training_data, router, metric ("apgr_trapezoid", which is the paper's APGR, "cpt50", "cpt80").
+    strong, weak : str
+        The pair of models, as the paper's tables name it.
     """
     keys = ["benchmark", "training_data", "router"]
     paper = read_paper_tables().rename(columns={"apgr": "apgr_trapezoid"})
     paper = paper[(paper["strong"] == strong) & (paper["weak"] == weak)]
-    paper = paper.melt(keys, ["cpt50", "cpt80", "apgr_trapezoid"], "metric", "paper")
-    both = ours[ours["metric"].isin(paper["metric"])].merge(paper, how="left", on=[*keys, "metric"])
+    paper = paper.melt(keys, list(METRIC_TITLES), "metric", "paper")
+    return ours[ours["metric"].isin(METRIC_TITLES)].merge(paper, how="left", on=[*keys, "metric"])
+
+
+def compare_with_paper(ours: pd.DataFrame, strong: str, weak: str) -> pd.DataFrame:
+    """Compare each result with the paper's number.
+
+    Parameters
+    ----------
+    ours : DataFrame
+        As in `match_paper`, with estimate, low, high.
+
+    Returns
+    -------
+    DataFrame
+        The same with paper, difference (ours minus the paper's), and verdict: "inside the interval", "better" or
+        "worse" than it (a higher APGR is better, a lower CPT), "not in the paper".
+    """
+    both = match_paper(ours, strong, weak)
     both["difference"] = both["estimate"] - both["paper"]
     better = (both["difference"] > 0) == (both["metric"] == "apgr_trapezoid")
     outside = np.where(better, "better", "worse")
@@ -96,60 +122,37 @@ def compare_with_paper(ours: pd.DataFrame, strong: str, weak: str) -> pd.DataFra
     return both.assign(verdict=np.where(both["paper"].isna(), "not in the paper", verdict))
 
 
-DATA_CAUSES = {
-    "arena": "a sixth of the battles",
-    "arena+judge": "a sixth of the battles; judgements on 805 prompts, not 120,000",
-    "arena+gold": "a sixth of the battles",
-}
-MODEL_CAUSES = {
-    "similarity_weighting": "embeddings of all-MiniLM-L6-v2, not text-embedding-3-small",
-    "matrix_factorization": "embeddings of all-MiniLM-L6-v2, not text-embedding-3-small",
-    "bert": "all-MiniLM-L6-v2, not BERT-base; prompts cut shorter",
-    "causal_llm": "22 million parameters, not Llama 3 8B; prompts cut shorter",
-}
-METRIC_TITLES = {"apgr_trapezoid": "APGR", "cpt50": "CPT50", "cpt80": "CPT80"}
-
-
 def write_comparison(both: pd.DataFrame, data: str, folder: Path) -> None:
-    """Write ``paper_vs_ours.csv`` and ``paper_vs_ours.md``: every cell with interval, verdict and known cause.
+    """Write ``paper_vs_ours.csv`` and ``paper_vs_ours.md``: every cell with interval, verdict and known difference.
 
     Parameters
     ----------
     both : DataFrame
-        As `compare_with_paper`; the cause is what is known to differ, where the paper's figure is outside the interval.
+        As `compare_with_paper`.
     data : "real" or "simulated"
     folder : Path
         Made where it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     outside = both["verdict"].isin(["better", "worse"])
-    causes = both["training_data"].map(DATA_CAUSES) + "; " + both["router"].map(MODEL_CAUSES)
-    columns = [
-        "benchmark",
-        "training_data",
-        "router",
-        "metric",
-        "paper",
-        "estimate",
-        "low",
-        "high",
-        "difference",
-        "verdict",
-    ]
-    table = both[columns].assign(known_cause=causes.where(outside, ""))
+    differences = both["training_data"].map(DATA_DIFFERENCES) + "; " + both["router"].map(MODEL_DIFFERENCES)
+    columns = "benchmark training_data router metric paper estimate low high difference verdict".split()
+    table = both[columns].assign(difference_from_paper=differences.where(outside, ""))
     write_atomically(folder / "paper_vs_ours.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     lines = [
         f"Data: {data}. Each cell: the paper, ours with its 95 % interval over prompts. APGR as in the paper, the"
         " trapezoid over 11 points; CPT in % of calls to the strong model, the smallest share.",
         "",
-        "| benchmark | learned from | router | " + " | ".join(METRIC_TITLES.values()) + " | known cause |",
+        "| benchmark | learned from | router | "
+        + " | ".join(METRIC_TITLES.values())
+        + " | difference from the paper |",
         "| --- | --- | --- | " + "--- | " * (len(METRIC_TITLES) + 1),
     ]
     for (benchmark, training_data, router), rows in table.groupby(["benchmark", "training_data", "router"], sort=False):
         by_metric = rows.set_index("metric")
         cells = [_describe_cell(by_metric.loc[metric], metric) for metric in METRIC_TITLES]
-        cause = next((cause for cause in rows["known_cause"] if cause), "")
-        lines.append(f"| {benchmark} | {training_data} | {router.replace('_', ' ')} | {' | '.join(cells)} | {cause} |")
+        known = next((text for text in rows["difference_from_paper"] if text), "")
+        lines.append(f"| {benchmark} | {training_data} | {router.replace('_', ' ')} | {' | '.join(cells)} | {known} |")
     write_atomically(folder / "paper_vs_ours.md", "\n".join(lines) + "\n")
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from routing.data.benchmarks import BenchmarkTable
 from routing.studies.inputs import PAIR
 from routing.studies.two_models.gold_labels import (
-    READINGS,
-    carry_gold,
+    LABEL_RULES,
+    transfer_gold,
     cross_validate_gold,
     evaluate_gold,
     label_battles,
@@ -34,17 +34,17 @@ def benchmark(rng: np.random.Generator, n: int = 240) -> tuple[BenchmarkTable, d
     return table, dict(zip(KINDS, unit, strict=True))
 
 
-def test_readings_of_a_label():
+def test_rules_for_a_label():
     table = BenchmarkTable(
         pd.DataFrame({"prompt": ["both", "strong only", "weak only", "none"]}),
         pd.DataFrame({PAIR[0]: [1.0, 1, 0, 0], PAIR[1]: [1.0, 0, 1, 0]}),
     )
-    assert [label_battles(table, reading)["winner"].tolist() for reading in READINGS] == [
+    assert [label_battles(table, rule)["winner"].tolist() for rule in LABEL_RULES] == [
         ["tie", "model_a", "model_b", "tie"],
         ["model_b", "model_a", "model_b", "model_b"],
         ["model_b", "model_a", "model_b", "model_a"],
     ]
-    with pytest.raises(ValueError, match="unknown reading 'lenient'; use one of gain, strict, weak wrong"):
+    with pytest.raises(ValueError, match="unknown label rule 'lenient'; use one of gain, strict, weak wrong"):
         label_battles(table, "lenient")
 
 
@@ -52,7 +52,7 @@ def test_cross_validation_takes_what_tells_and_beats_random(rng):
     table, seen = benchmark(rng)
     vectors = {kind: {"b": rows} for kind, rows in seen.items()}
     first, second = cross_validate_gold("b", table, vectors, rng, n_repeats=2)
-    assert first.chosen.startswith("telling, ") and np.isfinite(first.lead).all()
+    assert first.chosen.startswith("telling, ") and np.isfinite(first.margin).all()
     results = evaluate_gold([first, second], {"b": table}, 50, rng).set_index("metric")
     assert results.loc["apgr", "low"] > 0.5
     assert results.loc["apgr", "low"] < results.loc["apgr", "estimate"] < results.loc["apgr", "high"]
@@ -66,7 +66,7 @@ def test_few_labels_rate_only_other_prompts(rng):
     labelled = rng.random(len(table.prompts)) < 0.5
     few, by_subject = learn_few_labels("b", table, {kind: {"b": rows} for kind, rows in seen.items()}, labelled, rng)
     for item in (few, by_subject):
-        np.testing.assert_array_equal(np.isnan(item.lead), labelled)
+        np.testing.assert_array_equal(np.isnan(item.margin), labelled)
         assert item.chosen.startswith("telling, ")
     assert few.labels == f"{labelled.sum()} labels"
     # Only the labels were seen: other answers to the other prompts change nothing.
@@ -77,22 +77,22 @@ def test_few_labels_rate_only_other_prompts(rng):
         learn_few_labels("b", BenchmarkTable(table.prompts, quality), vectors, labelled, np.random.default_rng(0))[0]
         for quality in (table.quality, changed)
     )
-    np.testing.assert_array_equal(one.lead, other.lead)
+    np.testing.assert_array_equal(one.margin, other.margin)
 
 
-def test_what_is_carried_to_a_benchmark_was_not_learned_from_it(rng):
+def test_what_is_transferred_to_a_benchmark_was_not_trained_on_it(rng):
     (source, known), (target, asked) = benchmark(rng), benchmark(rng, 60)
     vectors = {kind: {"source": known[kind], "target": asked[kind]} for kind in KINDS}
     vectors["telling and surface"] = vectors["telling nothing"]
-    leads = carry_gold({"source": source}, "target", vectors, rng)
-    assert [item.labels for item in leads] == [f"other benchmarks, {reading}" for reading in READINGS]
-    assert all("surface" not in item.chosen and len(item.lead) == 60 for item in leads)
-    results = evaluate_gold(leads, {"target": target}, 50, rng)
-    by_reading = results[results["metric"] == "apgr"].set_index("labels")["estimate"]
-    assert (by_reading > 0.5).all()
+    margins = transfer_gold({"source": source}, "target", vectors, rng)
+    assert [item.labels for item in margins] == [f"other benchmarks, {rule}" for rule in LABEL_RULES]
+    assert all("surface" not in item.chosen and len(item.margin) == 60 for item in margins)
+    results = evaluate_gold(margins, {"target": target}, 50, rng)
+    by_rule = results[results["metric"] == "apgr"].set_index("labels")["estimate"]
+    assert (by_rule > 0.5).all()
     # The same labels without their prompts' vectors say nothing.
     blind = {kind: {**by, "target": np.ones_like(by["target"]) / np.sqrt(3)} for kind, by in vectors.items()}
-    results = evaluate_gold(carry_gold({"source": source}, "target", blind, rng), {"target": target}, 50, rng)
+    results = evaluate_gold(transfer_gold({"source": source}, "target", blind, rng), {"target": target}, 50, rng)
     assert results.loc[results["metric"] == "apgr", "estimate"].to_numpy() == pytest.approx(0.5)
 
 

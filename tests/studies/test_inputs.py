@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routing.battles import count_pairs
 from routing.evaluation.call_curve import call_curve
 from routing.routers.base import BradleyTerryRouter
 from routing.routers.similarity import SimilarityRouter
-from routing.studies.cross_validation import Candidate, assign_folds, cross_validated_lead, nested_lead
-from routing.studies.inputs import PAIR, load_study, score_by_kind
+from routing.studies.cross_validation import Candidate, assign_folds, cross_validated_margin, nested_margin
+from routing.studies.inputs import PAIR, draw_gold, load_study, load_tasks, score_by_category, training_sets
 from routing.studies.paper import compare_with_paper, read_paper_tables, write_comparison
 from tests.routers.test_base import battles, embed  # noqa: F401 (battles is a fixture)
 
@@ -48,12 +49,10 @@ def test_no_prompt_is_rated_by_a_router_that_learned_from_it(battles):  # noqa: 
     Memory.seen = []
     vectors = embed(battles["prompt"].tolist())
     folds = assign_folds(battles["prompt"].to_numpy(), 4, np.random.default_rng(0))
-    extra = battles[:7].assign(prompt="extra")
-    lead = cross_validated_lead(Memory, battles, vectors, folds, "ant", "bee", also=(extra, vectors[:7]))
+    margin = cross_validated_margin(Candidate(Memory, vectors), battles, folds, "ant", "bee")
     for fold in range(4):
         assert not Memory.seen[fold] & set(battles["prompt"][folds == fold])
-        assert "extra" in Memory.seen[fold]
-        assert (lead[folds == fold] == (folds != fold).sum() + 7).all()
+        assert (margin[folds == fold] == (folds != fold).sum()).all()
 
 
 def gold_battles(rng: np.random.Generator, n: int = 400) -> tuple[pd.DataFrame, np.ndarray]:
@@ -74,11 +73,12 @@ def test_the_choice_is_made_without_the_prompts_it_is_judged_on(rng):
 
     blind = vectors * [0.0, 1.0, 1.0]
     candidates = {"blind": Candidate(make, blind), "seeing": Candidate(make, vectors)}
-    lead, chosen = nested_lead(candidates, table, folds, "bee", "ant", rng)
+    margin, chosen = nested_margin(candidates, table, folds, "bee", "ant", rng)
     assert chosen == ["seeing"] * 3
-    np.testing.assert_array_equal(lead, cross_validated_lead(make, table, vectors, folds, "bee", "ant"))
+    expected = cross_validated_margin(candidates["seeing"], table, folds, "bee", "ant")
+    np.testing.assert_array_equal(margin, expected)
     won = table["winner"].map({"model_b": 1.0, "tie": 0.5, "model_a": 0.0}).to_numpy()
-    assert call_curve(lead, won, 1 - won).apgr() > 0.9
+    assert call_curve(margin, won, 1 - won).apgr() > 0.9
 
 
 def test_a_simulated_study_holds_prompts_out_and_repeats():
@@ -139,7 +139,7 @@ def test_the_comparison_is_written_with_every_cell(tmp_path):
     write_comparison(compare_with_paper(ours, *PAIR), "real", tmp_path / "tables")
     table = pd.read_csv(tmp_path / "tables" / "paper_vs_ours.csv").set_index(["training_data", "metric"])
     assert len(table) == 6
-    assert table["known_cause"].notna().tolist() == [True, True, False, False, False, False]
+    assert table["difference_from_paper"].notna().tolist() == [True, True, False, False, False, False]
     text = (tmp_path / "tables" / "paper_vs_ours.md").read_text(encoding="utf-8")
     assert (
         "| 0.473; 0.500 [0.490, 0.510], better | 55.8; 60.0 [57.0, 63.0], worse | 80.2; 80.0 [78.0, 82.0], inside"
@@ -151,19 +151,77 @@ def test_the_comparison_is_written_with_every_cell(tmp_path):
     )
 
 
-def test_scores_by_kind_are_means_with_intervals():
+def test_scores_by_category_are_means_with_intervals():
     study = load_study("smoke", 1)
     table = study.benchmarks["simulated"]
     n = len(table.prompts)
     predicted = np.tile([0.5, 0.2, 0.3], (n, 1))
-    kinds = score_by_kind(study.benchmarks, {"simulated": predicted}).set_index("group")
-    assert set(kinds.index) == {f"simulated: {topic}" for topic in table.prompts["topic"]}
-    np.testing.assert_allclose(kinds["predicted"], 0.6)
+    categories = score_by_category(study.benchmarks, {"simulated": predicted}).set_index("group")
+    assert set(categories.index) == {f"simulated: {topic}" for topic in table.prompts["topic"]}
+    np.testing.assert_allclose(categories["predicted"], 0.6)
     topic = table.prompts["topic"].iloc[0]
     rows = (table.prompts["topic"] == topic).to_numpy()
     gain = (table.quality[PAIR[0]] - table.quality[PAIR[1]])[rows]
     wins = np.where(gain > 0, 1.0, np.where(gain < 0, 0.0, 0.5))
-    kind = kinds.loc[f"simulated: {topic}"]
+    kind = categories.loc[f"simulated: {topic}"]
     assert kind["n"] == rows.sum() and kind["observed"] == pytest.approx(wins.mean())
     half = 1.959964 * wins.std(ddof=1) / np.sqrt(rows.sum())
     assert (kind["low"], kind["high"]) == pytest.approx((wins.mean() - half, wins.mean() + half))
+
+
+def test_gold_prompts_are_drawn_with_their_repetitions(rng):
+    prompts = np.array([f"prompt {number % 50}" for number in range(70)])
+    mask = draw_gold(prompts, 10, rng)
+    assert len(set(prompts[mask])) == 10
+    assert not set(prompts[mask]) & set(prompts[~mask])
+
+
+def test_gold_labels_are_never_evaluated():
+    study = load_study("smoke", 2)
+    sets, again = training_sets(study, 2), training_sets(study, 2)
+    assert list(sets.battles) == ["arena", "arena+gold"]
+    table = study.benchmarks["simulated"]
+    kept = sets.evaluated["arena+gold"]["simulated"]
+    learned = set(sets.battles["arena+gold"]["prompt"])
+    assert not set(table.prompts["prompt"][kept]) & learned
+    assert (~kept).sum() == len(table.prompts) // 3
+    assert sets.evaluated["arena"]["simulated"].all()
+    np.testing.assert_array_equal(kept, again.evaluated["arena+gold"]["simulated"])
+    # The labels are the benchmark's own: the mean quality of the pair on the gold prompts gives the wins.
+    gold = count_pairs(sets.battles["arena+gold"]).wins.sum() - count_pairs(sets.battles["arena"]).wins.sum()
+    strong, weak = (table.quality[name][~kept] for name in PAIR)
+    assert gold == (strong != weak).sum()
+
+
+@pytest.mark.skipif("ROUTING_DATA" not in os.environ, reason="needs the real data")
+def test_the_real_training_sets():
+    sets = training_sets(load_study("full", 0), 0)
+    assert list(sets.battles) == ["arena", "arena+judge", "arena+gold", "all"]
+    n_arena, n_judge, n_gold, n_all = (len(table) for table in sets.battles.values())
+    assert n_judge - n_arena == 62_779 and n_gold - n_arena >= 1_500
+    assert n_all == n_judge + n_gold - n_arena
+    assert len(set(sets.battles["arena+gold"]["prompt"])) - len(set(sets.battles["arena"]["prompt"])) == 1_500
+    assert list(sets.inputs) == ["alpaca_eval"]
+
+
+def test_tasks_are_simulated_for_smoke_and_never_instead_of_real_ones(tmp_path, monkeypatch):
+    tasks, inputs = load_tasks("smoke", 0)
+    task = tasks["simulated"]
+    assert list(task.train.quality) == list(task.test.quality) and task.test.cost_usd is not None and inputs
+    assert not set(task.train.prompts["prompt"]) & set(task.test.prompts["prompt"])
+    monkeypatch.setenv("ROUTING_DATA", str(tmp_path))
+    monkeypatch.setenv("ROUTING_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(FileNotFoundError, match="routerbench"):
+        load_tasks("full", 0)
+    with pytest.raises(ValueError, match="profile is 'all'"):
+        load_tasks("all", 0)
+
+
+@pytest.mark.skipif("ROUTING_DATA" not in os.environ, reason="no real data")
+def test_real_tasks_are_split_as_published():
+    tasks, _ = load_tasks("full", 0)
+    sizes = {name: (len(task.train.prompts), len(task.test.prompts)) for name, task in tasks.items()}
+    assert sizes == {"ARC-Challenge": (1019, 437), "MBPP": (299, 128), "LLMRouter": (5608, 500)}
+    assert tasks["LLMRouter"].test.quality.mean().max() == pytest.approx(0.5626, abs=5e-5)
+    assert tasks["LLMRouter"].test.quality.max(axis=1).mean() == pytest.approx(0.7434, abs=5e-5)
+    assert tasks["ARC-Challenge"].test.prompts["prompt"].str.len().max() < 1200  # no worked examples

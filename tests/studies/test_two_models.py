@@ -7,24 +7,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from routing.data.benchmarks import BenchmarkTable
 from routing.embeddings import PromptEncoder
 from routing.evaluation.call_curve import bootstrap_metrics, call_curve, oracle_scores
-from routing.studies.inputs import PAIR, load_study
-from routing.studies.training_sets import training_sets
-from routing.studies.two_models.figures import plot_kinds
+from routing.studies.inputs import PAIR, load_study, training_sets
 from routing.studies.two_models.pairs import (
     Key,
+    category_table,
     commercial_points,
+    compare_rules,
     cost_table,
     curve_table,
     earlier_pair,
-    embedding_leads,
-    evaluate_leads,
-    highest_similarity,
-    measure_both_ways,
-    other_pairs,
+    embedding_margins,
+    evaluate_margins,
+    limits_table,
     pair_quality,
     pick_published,
+    plot_call_curves,
+    plot_categories,
+    plot_commercial,
+    plot_costs,
+    plot_paper_and_ours,
     similarity_table,
 )
 
@@ -39,36 +43,46 @@ def sets(study):
     return training_sets(study, 3)
 
 
-def made_up_leads(sets, rng) -> dict[Key, np.ndarray]:
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def made_up_margins(sets, rng) -> dict[Key, np.ndarray]:
     n = len(sets.evaluated["arena"]["simulated"])
     return {Key(data, name, "simulated"): rng.normal(size=n) for data in sets.battles for name in ("one", "other")}
 
 
-def test_leads_are_judged_on_prompts_that_were_not_learned_from(study, sets, rng):
-    leads = made_up_leads(sets, rng)
-    table = evaluate_leads(leads, sets, study.benchmarks, 20, np.random.default_rng(1))
+def test_margins_are_evaluated_on_prompts_that_were_not_trained_on(study, sets, rng):
+    margins = made_up_margins(sets, rng)
+    table = evaluate_margins(margins, sets, study.benchmarks, 20, np.random.default_rng(1))
     quality = pair_quality(study.benchmarks["simulated"])
-    for key, lead in leads.items():
+    for key, margin in margins.items():
         kept = sets.evaluated[key.training_data]["simulated"]
         rows = table[(table["training_data"] == key.training_data) & (table["router"] == key.router)]
-        expected = call_curve(lead[kept], *(values[kept] for values in quality)).apgr()
+        expected = call_curve(margin[kept], *(values[kept] for values in quality)).apgr()
         assert rows.set_index("metric").loc["apgr", "estimate"] == expected
     # Prompts that were learned from could say anything.
-    spoiled = {key: np.where(sets.evaluated[key.training_data]["simulated"], lead, 1e6) for key, lead in leads.items()}
-    pd.testing.assert_frame_equal(table, evaluate_leads(spoiled, sets, study.benchmarks, 20, np.random.default_rng(1)))
+    spoiled = {
+        key: np.where(sets.evaluated[key.training_data]["simulated"], margin, 1e6) for key, margin in margins.items()
+    }
+    pd.testing.assert_frame_equal(
+        table, evaluate_margins(spoiled, sets, study.benchmarks, 20, np.random.default_rng(1))
+    )
 
 
 def test_routers_of_a_training_set_are_resampled_together(study, sets, rng):
-    leads = {key: lead for key, lead in made_up_leads(sets, rng).items() if key.training_data == "arena"}
-    table = evaluate_leads(leads, sets, study.benchmarks, 20, np.random.default_rng(1))
-    scores = {key.router: lead for key, lead in leads.items()}
+    margins = {key: margin for key, margin in made_up_margins(sets, rng).items() if key.training_data == "arena"}
+    table = evaluate_margins(margins, sets, study.benchmarks, 20, np.random.default_rng(1))
+    scores = {key.router: margin for key, margin in margins.items()}
     together = bootstrap_metrics(scores, *pair_quality(study.benchmarks["simulated"]), 20, np.random.default_rng(1))
     pd.testing.assert_frame_equal(table[together.columns], together)
 
 
 def test_curves_run_from_the_weak_model_to_the_strong(study, sets, rng):
     shares = np.linspace(0, 1, 5)
-    table = curve_table(made_up_leads(sets, rng), sets, study.benchmarks, 20, rng, shares)
+    table = curve_table(made_up_margins(sets, rng), sets, study.benchmarks, 20, rng, shares)
     assert set(table["router"]) == {"random", "one", "other", "oracle"}
     for data, kept in ((name, sets.evaluated[name]["simulated"]) for name in sets.battles):
         strong, weak = (values[kept].mean() for values in pair_quality(study.benchmarks["simulated"]))
@@ -81,54 +95,35 @@ def test_curves_run_from_the_weak_model_to_the_strong(study, sets, rng):
         assert (by_router["oracle"] >= by_router.max(axis=1) - 1e-12).all()
 
 
-def test_both_ways_of_measuring_agree_where_the_curve_is_a_line():
-    strong, weak = np.ones(50), np.zeros(50)
-    table = measure_both_ways({"random": np.zeros(50)}, strong, weak).set_index("router")
-    assert table.loc["random"].to_dict() == pytest.approx(
+def test_the_rules_of_the_paper_and_of_its_code_agree_where_the_curve_is_a_line(study):
+    table = compare_rules(study, 0).set_index("router")
+    assert table.loc["random, in expectation"].drop("benchmark").to_dict() == pytest.approx(
         {
             "apgr_exact": 0.5,
             "apgr_trapezoid": 0.5,
             "apgr_mean_of_ten": 0.55,
             "cpt50_smallest": 0.5,
-            "cpt50_released": 0.5,
+            "cpt50_routellm": 0.5,
         }
     )
-
-
-def test_the_highest_similarity_is_that_of_the_nearest(rng):
-    queries, known = (rng.normal(size=(n, 5)) for n in (7, 11))
-    queries, known = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, known))
-    expected = [max(float(query @ other) for other in known) for query in queries]
-    np.testing.assert_allclose(highest_similarity(queries, known, block=3), expected)
+    assert (table.loc["oracle", ["apgr_exact"]] > table.loc["one random router", ["apgr_exact"]]).all()
 
 
 def test_the_paper_s_routers_learn_from_every_training_set(study, sets):
-    leads = embedding_leads("smoke", 0, sets, study.benchmarks, PromptEncoder())
-    assert len(leads) == 2 * len(sets.battles)
+    margins = embedding_margins("smoke", 0, sets, study.benchmarks, PromptEncoder())
+    assert len(margins) == 2 * len(sets.battles)
     strong, weak = pair_quality(study.benchmarks["simulated"])
-    assert all(np.isfinite(lead).all() and len(lead) == len(strong) for lead in leads.values())
+    assert all(np.isfinite(margin).all() and len(margin) == len(strong) for margin in margins.values())
     oracle = call_curve(oracle_scores(strong, weak), strong, weak).apgr()
-    assert all(call_curve(lead, strong, weak).apgr() < oracle for lead in leads.values())
-
-
-@pytest.mark.skipif("ROUTING_DATA" not in os.environ, reason="needs the real data")
-def test_other_pairs_are_public_models_that_one_kind_of_judge_graded_in_full(rng):
-    ids = load_study("full", 0).benchmarks["MT-Bench"].prompts["question_id"].tolist()
-    table = other_pairs(rng.normal(size=len(ids)), ids)
-    models = set(table["strong"]) | set(table["weak"])
-    assert {*PAIR, "claude-3-opus-20240229"} <= models and not {"martian", "unify"} & models
-    assert (table["strong_score"] > table["weak_score"]).all()
-    close = table["strong_score"] - table["weak_score"] < 0.1
-    assert close.any() and table.loc[close, "apgr"].isna().all() and table["apgr"].notna().mean() > 0.6
-    assert len(table) == len(models) * (len(models) - 1) // 2
+    assert all(call_curve(margin, strong, weak).apgr() < oracle for margin in margins.values())
 
 
 @pytest.mark.skipif("ROUTING_DATA" not in os.environ, reason="needs the real data")
 def test_the_earlier_pair_and_the_commercial_routers(rng):
     table = load_study("full", 0).benchmarks["MT-Bench"]
     n = len(table.prompts)
-    leads = {Key("arena+judge", "bert", "MT-Bench"): np.zeros(n), Key("arena", "bert", "MMLU"): np.zeros(5)}
-    earlier = earlier_pair(leads, table, 20, rng).set_index("metric")
+    margins = {Key("arena+judge", "bert", "MT-Bench"): np.zeros(n), Key("arena", "bert", "MMLU"): np.zeros(5)}
+    earlier = earlier_pair(margins, table, 20, rng).set_index("metric")
     assert earlier["estimate"].to_dict() == pytest.approx({"apgr_trapezoid": 0.5, "cpt50": 0.5, "cpt80": 0.8})
     assert earlier.loc["apgr_trapezoid", "paper"] == 0.618
     points = commercial_points({"random": np.zeros(n), "oracle": oracle_scores(*pair_quality(table))}, table)
@@ -141,8 +136,8 @@ def test_the_earlier_pair_and_the_commercial_routers(rng):
 
 
 def test_costs_are_those_of_the_calls_that_recover_a_share(study, sets, rng):
-    leads = made_up_leads(sets, rng)
-    table = cost_table(leads, sets, study.benchmarks, (0.5, 0.8), 20, rng)
+    margins = made_up_margins(sets, rng)
+    table = cost_table(margins, sets, study.benchmarks, 20, rng, (0.5, 0.8))
     assert set(table["router"]) == {"random", "one", "other"}
     line = table[table["router"] == "random"]
     np.testing.assert_allclose(line["strong_share"], line["pgr"])
@@ -154,28 +149,79 @@ def test_costs_are_those_of_the_calls_that_recover_a_share(study, sets, rng):
 
 
 def test_similarity_to_training_leaves_gold_prompts_out(study, sets):
-    table = similarity_table(sets, study.benchmarks, PromptEncoder()).set_index("training_data")["similarity"]
-    assert (table < 1).all() and table["arena+gold"] > table["arena"]
+    encoder = PromptEncoder()
+    table = similarity_table(sets, study.benchmarks, encoder).set_index("training_data")
+    assert (table["similarity"] < 1).all() and table.loc["arena+gold", "similarity"] > table.loc["arena", "similarity"]
+    queries = encoder.encode(study.benchmarks["simulated"].prompts["prompt"].tolist())
+    known = encoder.encode(study.battles["prompt"].tolist())
+    assert table.loc["arena", "similarity"] == pytest.approx((queries @ known.T).max(axis=1).mean(), rel=1e-6)
+    assert table["battles"].to_dict() == {name: len(battles) for name, battles in sets.battles.items()}
 
 
 def test_the_published_training_set_of_each_benchmark(sets, rng):
-    leads = {
+    margins = {
         Key(data, "bert", name): np.zeros(1)
         for data in ("arena", "arena+judge", "arena+gold")
         for name in ("MMLU", "GSM8K", "simulated")
     }
-    picked = pick_published(leads)
+    picked = pick_published(margins)
     assert {key.benchmark: key.training_data for key in picked} == {
         "MMLU": "arena+gold", "GSM8K": "arena+judge", "simulated": "arena+gold"
     }  # fmt: skip
 
 
-def test_the_figure_of_kinds_says_how_routers_agree_with_judges():
-    judged = pd.Series([3.0, 2.0, 1.0], index=["math", "coding", "writing"])
-    table = pd.DataFrame({"judged_gain": judged, "agrees": judged**3, "opposes": -judged})
-    figure = plot_kinds(table, "title")
+def test_categories_are_means_of_the_benchmark_and_of_routers_trained_on_votes():
+    quality = pd.DataFrame({PAIR[0]: [9.0, 7.0, 8.0], PAIR[1]: [5.0, 6.0, 6.0]})
+    table = BenchmarkTable(pd.DataFrame({"prompt": list("abc"), "category": ["math", "writing", "math"]}), quality)
+    margins = {
+        Key("arena", "bert", "MT-Bench"): np.array([1.0, 2.0, 4.0]),
+        Key("arena+judge", "bert", "MT-Bench"): np.zeros(3),
+        Key("arena", "bert", "MMLU"): np.zeros(9),
+    }
+    means = category_table(margins, table)
+    assert means.to_dict("index") == {
+        "math": {"score_gap": 3.0, "bert": 2.5}, "writing": {"score_gap": 1.0, "bert": 2.0}
+    }  # fmt: skip
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_figure_of_categories_says_how_routers_agree_with_judges():
+    gap = pd.Series([3.0, 2.0, 1.0], index=["math", "coding", "writing"])
+    table = pd.DataFrame({"score_gap": gap, "agrees": gap**3, "opposes": -gap})
+    figure = plot_categories(table)
     names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert [name.split()[-1] for name in names[1:]] == ["1.00", "-1.00"]
     shown = [float(text.get_text()) for text in figure.axes[0].texts]
     assert shown == table.to_numpy().ravel().tolist()
-    plt.close(figure)
+    assert figure.get_suptitle().startswith("1 of 2 routers")
+
+
+def test_the_figure_of_the_paper_counts_what_lies_inside(rng):
+    table = pd.DataFrame(
+        {
+            "benchmark": ["MMLU", "MMLU", "MT-Bench"], "training_data": "arena", "router": ["bert", "causal_llm", "bert"],
+            "estimate": [0.6, 0.4, 0.5], "low": [0.55, 0.3, 0.4], "high": [0.7, 0.45, 0.6], "paper": [0.6, 0.5, np.nan],
+        }
+    )  # fmt: skip
+    figure = plot_paper_and_ours(table, {"MMLU": (0.45, 0.55)})
+    assert figure.get_suptitle().startswith("1 of 2 APGRs of the paper") and len(figure.axes) == 2
+    assert plot_paper_and_ours(table.assign(paper=np.nan), {}).get_suptitle().startswith("1 of 3 routers")
+
+
+def test_curves_costs_and_commercial_routers_have_figures_of_their_tables(study, sets, rng):
+    margins = pick_published(made_up_margins(sets, rng))
+    curves = curve_table(margins, sets, study.benchmarks, 5, rng, np.linspace(0, 1, 5))
+    assert len(plot_call_curves(curves).axes) == 1
+    costs = cost_table(margins, sets, study.benchmarks, 5, rng)
+    saving = costs.loc[costs["pgr"] == 0.5, "saving"].max()
+    assert f"{saving:.2f} times" in plot_costs(costs).get_suptitle()
+    points = pd.DataFrame([("martian", 8.5, "one", 0.25), ("martian", 8.5, "other", np.nan)])
+    points.columns = ["commercial", "score", "router", "strong_share"]
+    assert "25%" in plot_commercial(curves, points).get_suptitle()
+
+
+def test_limits_are_those_of_each_benchmark(study, rng):
+    limits = limits_table(study.benchmarks, 50, rng)
+    assert limits.index.tolist() == ["simulated"] and limits.loc["simulated", "oracle_apgr"] > 0.5

@@ -1,51 +1,61 @@
-"""The paper's tables: routers between a strong and a weak model, learned from each training set, on each benchmark.
+"""Rebuild the paper's tables: routers between a strong and a weak model, from each training set, on each benchmark.
 
-What a router says of a benchmark is its *lead*: the rating of the strong model less that of the weak one on each
-prompt. Everything in the tables follows from leads and from the quality of the two models' answers.
+What a router says about a benchmark is its *margin*: the rating of the strong model minus that of the weak one on each
+prompt. Everything in the tables follows from margins and from the quality of the two models' answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from matplotlib.figure import Figure
 
 from routing.data.benchmarks import BenchmarkTable
 from routing.data.votes import read_mt_bench_judgements
 from routing.embeddings import PromptEncoder
-from routing.evaluation.call_curve import METRICS, CallCurve, bootstrap_metrics, call_curve, oracle_scores
-from routing.routers.base import Router
+from routing.evaluation.call_curve import (
+    METRICS,
+    CallCurve,
+    bootstrap_metrics,
+    call_curve,
+    describe_limits,
+    oracle_scores,
+)
+from routing.routers.base import RandomRouter, Router
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
-from routing.studies.inputs import PAIR
-from routing.studies.paper import PUBLISHED_SETS, calls_cost_usd, read_paper_tables
-from routing.studies.training_sets import TrainingSets
+from routing.studies.inputs import PAIR, Study, TrainingSets
+from routing.studies.paper import PAPER_SIMILARITY, PUBLISHED_SETS, calls_cost_usd, match_paper
+from routing.studies.plotting import ROUTER_STYLES, plot_heatmaps, plot_lines, plot_rows, spell
 
-PRIOR = 0.1  # so little that only a model without a win is held; the paper drops none of its 64
+PRIOR = 0.1  # so weak that only a model without a win is held; the paper drops none of its 64
 COMMERCIAL_ROUTERS = ("martian", "unify")  # graded on MT-Bench by RouteLLM like models
 EARLIER_PAIR = ("claude-3-opus-20240229", "Meta-Llama-3-8B-Instruct-Normal")  # as the MT-Bench grades name them
 RATES = {"full": 3e-4}  # of matrix factorization: the paper's, on as many battles; elsewhere ten times as much
+RESAMPLES = {"smoke": 50, "quick": 400, "full": 1000}
+LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)  # shares of the gap whose cost is shown
 
 
 class Key(NamedTuple):
-    """What a lead belongs to."""
+    """What a margin belongs to."""
 
     training_data: str
     router: str
     benchmark: str
 
 
-Leads = Mapping[Key, np.ndarray]
+Margins = Mapping[Key, np.ndarray]
+Benchmarks = Mapping[str, BenchmarkTable]
 
 
 def embedding_routers(profile: str, seed: int) -> dict[str, Router]:
-    """The paper's two routers on embeddings with the paper's settings, not yet fitted.
+    """Return the paper's two routers on embeddings with the paper's settings, not fitted.
 
     Matrix factorization keeps its last epoch, as there. Stopped early, it often stays at the leaderboard on real
-    battles (notebook 04), which says the same of every prompt and so routes none.
+    battles (notebook 04), which says the same about every prompt and so routes none.
     """
     factorization = MatrixFactorizationRouter(
         learning_rate=RATES.get(profile, 3e-3),
@@ -55,43 +65,47 @@ def embedding_routers(profile: str, seed: int) -> dict[str, Router]:
         prior_strength=PRIOR,
         seed=seed,
     )
-    return {
-        "similarity_weighting": SimilarityRouter(gamma=10.0, prior_strength=PRIOR),
-        "matrix_factorization": factorization,
-    }
+    similarity = SimilarityRouter(gamma=10.0, prior_strength=PRIOR)
+    return {"similarity_weighting": similarity, "matrix_factorization": factorization}
 
 
-def embedding_leads(
-    profile: str, seed: int, sets: TrainingSets, benchmarks: Mapping[str, BenchmarkTable], encoder: PromptEncoder
+def embedding_margins(
+    profile: str, seed: int, sets: TrainingSets, benchmarks: Benchmarks, encoder: PromptEncoder
 ) -> dict[Key, np.ndarray]:
-    """Leads of `embedding_routers`, learned from each training set, on each benchmark."""
+    """Return margins of `embedding_routers`, fitted to each training set, on each benchmark."""
     queries = {name: encoder.encode(table.prompts["prompt"].tolist()) for name, table in benchmarks.items()}
-    leads = {}
+    margins = {}
     for training_data, battles in sets.battles.items():
         vectors = encoder.encode(battles["prompt"].tolist())
         for name, router in embedding_routers(profile, seed).items():
             router.fit(battles, vectors)
             for benchmark, prompts in queries.items():
-                leads[Key(training_data, name, benchmark)] = router.margin(prompts, *PAIR)
-    return leads
+                margins[Key(training_data, name, benchmark)] = router.margin(prompts, *PAIR)
+    return margins
 
 
 def pair_quality(table: BenchmarkTable) -> tuple[np.ndarray, np.ndarray]:
-    """Quality of the answers of the strong and of the weak model of `PAIR`: two arrays, (n_prompts,)."""
+    """Return the quality of the answers of the strong and of the weak model of `PAIR`: two arrays, (n_prompts,)."""
     strong, weak = PAIR
     return table.quality[strong].to_numpy(), table.quality[weak].to_numpy()
 
 
-def evaluate_leads(
-    leads: Leads,
+def limits_table(benchmarks: Benchmarks, n_routers: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return `describe_limits` of each benchmark, one row each."""
+    limits = {name: describe_limits(*pair_quality(table), n_routers, rng) for name, table in benchmarks.items()}
+    return pd.DataFrame(limits).T.rename_axis("benchmark")
+
+
+def evaluate_margins(
+    margins: Margins,
     sets: TrainingSets,
-    benchmarks: Mapping[str, BenchmarkTable],
+    benchmarks: Benchmarks,
     n_resamples: int,
     rng: np.random.Generator,
-    metrics: Mapping = METRICS,
+    metrics: Mapping[object, Callable[[CallCurve], float]] = METRICS,
     baselines: bool = False,
 ) -> pd.DataFrame:
-    """Metrics of every lead with intervals over the prompts that its training set leaves to evaluate.
+    """Return metrics of every margin with intervals over the prompts that its training set leaves to evaluate.
 
     Routers of one training set and benchmark are resampled together, so that their differences are paired.
 
@@ -107,30 +121,28 @@ def evaluate_leads(
     DataFrame with columns training_data, benchmark, and those of `bootstrap_metrics`
     """
     tables = []
-    for training_data, benchmark in dict.fromkeys((key.training_data, key.benchmark) for key in leads):
-        kept = sets.evaluated[training_data][benchmark]
-        quality = [values[kept] for values in pair_quality(benchmarks[benchmark])]
-        here = (training_data, benchmark)
-        scores = {key.router: lead[kept] for key, lead in leads.items() if (key.training_data, key.benchmark) == here}
+    for here in dict.fromkeys((key.training_data, key.benchmark) for key in margins):
+        kept = sets.evaluated[here[0]][here[1]]
+        quality = [values[kept] for values in pair_quality(benchmarks[here[1]])]
+        scores = {key.router: margin[kept] for key, margin in margins.items() if (key[0], key[2]) == here}
         if baselines:
             scores = {"random": np.zeros(kept.sum()), **scores, "oracle": oracle_scores(*quality)}
         table = bootstrap_metrics(scores, *quality, n_resamples, rng, metrics=metrics)
-        tables.append(table.assign(training_data=training_data, benchmark=benchmark))
+        tables.append(table.assign(training_data=here[0], benchmark=here[1]))
     return pd.concat(tables, ignore_index=True)
 
 
 def curve_table(
-    leads: Leads,
+    margins: Margins,
     sets: TrainingSets,
-    benchmarks: Mapping[str, BenchmarkTable],
+    benchmarks: Benchmarks,
     n_resamples: int,
     rng: np.random.Generator,
     shares: np.ndarray,
 ) -> pd.DataFrame:
-    """Call-performance curves with bands: quality at each share of calls to the strong model.
+    """Return call-performance curves with bands: quality at each share of calls to the strong model.
 
-    A band is that of the recovered gap, drawn between the two models' quality on all prompts: what a resample does to
-    the models themselves is not in it.
+    A band is that of the recovered gap, drawn between the two models' quality on all prompts.
 
     Returns
     -------
@@ -138,7 +150,7 @@ def curve_table(
         training_data, benchmark, router, strong_share, estimate, low, high (quality), pgr (of the estimate).
     """
     metrics = {share: lambda curve, share=share: float(curve.pgr(share)) for share in shares}
-    table = evaluate_leads(leads, sets, benchmarks, n_resamples, rng, metrics, baselines=True)
+    table = evaluate_margins(margins, sets, benchmarks, n_resamples, rng, metrics, baselines=True)
     table = table.rename(columns={"metric": "strong_share"}).drop(columns="n_excluded")
     table["pgr"] = table["estimate"]
     for (training_data, benchmark), rows in table.groupby(["training_data", "benchmark"]).groups.items():
@@ -150,14 +162,14 @@ def curve_table(
 
 
 def cost_table(
-    leads: Leads,
+    margins: Margins,
     sets: TrainingSets,
-    benchmarks: Mapping[str, BenchmarkTable],
-    levels: Sequence[float],
+    benchmarks: Benchmarks,
     n_resamples: int,
     rng: np.random.Generator,
+    levels: Sequence[float] = LEVELS,
 ) -> pd.DataFrame:
-    """What recovering a share of the gap costs at the paper's prices, and how much less than at random.
+    """Return what recovering a share of the gap costs at the paper's prices, compared with random routing.
 
     Returns
     -------
@@ -167,7 +179,7 @@ def cost_table(
         needs over the router's, the paper's cost-saving ratio.
     """
     metrics = {level: lambda curve, level=level: curve.cpt(level) for level in levels}
-    table = evaluate_leads(leads, sets, benchmarks, n_resamples, rng, metrics, baselines=True)
+    table = evaluate_margins(margins, sets, benchmarks, n_resamples, rng, metrics, baselines=True)
     table = table[table["router"] != "oracle"].drop(columns="n_excluded")
     table = table.rename(columns={"metric": "pgr", "estimate": "strong_share"})
     for share, usd in (("strong_share", "usd_per_1000"), ("low", "usd_low"), ("high", "usd_high")):
@@ -175,58 +187,69 @@ def cost_table(
     return table.assign(saving=table["pgr"] / table["strong_share"]).reset_index(drop=True)
 
 
-def similarity_table(
-    sets: TrainingSets, benchmarks: Mapping[str, BenchmarkTable], encoder: PromptEncoder
-) -> pd.DataFrame:
-    """How near a benchmark's prompts are to those learned from: the mean of each one's greatest cosine.
+def similarity_table(sets: TrainingSets, benchmarks: Benchmarks, encoder: PromptEncoder) -> pd.DataFrame:
+    """Return how similar a benchmark's prompts are to those of each training set: the mean of each highest cosine.
 
-    Prompts that were learned from are left out, as in every other figure.
+    Prompts of the training set itself are left out, as in every other figure.
 
     Returns
     -------
-    DataFrame with columns benchmark, training_data, similarity
+    DataFrame with columns benchmark, training_data, similarity, paper (missing where it prints none), battles
     """
     known = {name: encoder.encode(table["prompt"].unique().tolist()) for name, table in sets.battles.items()}
     rows = []
     for benchmark, table in benchmarks.items():
         queries = encoder.encode(table.prompts["prompt"].tolist())
         for name, vectors in known.items():
-            nearest = highest_similarity(queries[sets.evaluated[name][benchmark]], vectors)
-            rows.append((benchmark, name, float(nearest.mean())))
-    return pd.DataFrame(rows, columns=["benchmark", "training_data", "similarity"])
+            kept = queries[sets.evaluated[name][benchmark]]
+            blocks = np.split(kept, range(1024, len(kept), 1024))
+            highest = np.concatenate([(block @ vectors.T).max(axis=1) for block in blocks])
+            rows.append((benchmark, name, float(highest.mean()), len(sets.battles[name])))
+    table = pd.DataFrame(rows, columns=["benchmark", "training_data", "similarity", "battles"])
+    return table.merge(PAPER_SIMILARITY, how="left", on=["benchmark", "training_data"])
 
 
-def measure_both_ways(scores: Mapping[str, np.ndarray], strong: np.ndarray, weak: np.ndarray) -> pd.DataFrame:
-    """Where the paper's words and the released code measure differently: every rule on the same curves.
+def category_table(margins: Margins, table: BenchmarkTable) -> pd.DataFrame:
+    """Return the mean score gap of `PAIR` on MT-Bench and the mean margin of each router trained on votes, by category.
 
     Returns
     -------
-    DataFrame, a row a router: apgr_exact, apgr_trapezoid, apgr_mean_of_ten, cpt50_smallest, cpt50_released
+    DataFrame, indexed by category, the largest gap first, with columns score_gap and one per router
     """
-
-    def measure(curve: CallCurve) -> dict[str, float]:
-        areas = {f"apgr_{rule}": curve.apgr(rule) for rule in ("exact", "trapezoid", "mean_of_ten")}
-        return areas | {f"cpt50_{rule}": curve.cpt(0.5, rule) for rule in ("smallest", "released")}
-
-    rows = {name: measure(call_curve(score, strong, weak)) for name, score in scores.items()}
-    return pd.DataFrame(rows).T.rename_axis("router").reset_index()
+    strong, weak = pair_quality(table)
+    trained = {key.router: margin for key, margin in margins.items() if (key[0], key[2]) == ("arena", "MT-Bench")}
+    means = pd.DataFrame({"score_gap": strong - weak, **trained}).groupby(table.prompts["category"].to_numpy()).mean()
+    return means.rename_axis("category").sort_values("score_gap", ascending=False)
 
 
-def highest_similarity(queries: np.ndarray, known: np.ndarray, block: int = 1024) -> np.ndarray:
-    """Greatest cosine of each query with any of the known unit vectors: (n_queries,)."""
-    parts = [queries[begin : begin + block] @ known.T for begin in range(0, len(queries), block)]
-    return np.concatenate([part.max(axis=1) for part in parts])
+def compare_rules(study: Study, seed: int) -> pd.DataFrame:
+    """Measure random routing and the oracle by the rules of the paper's text and of RouteLLM's code.
+
+    Returns
+    -------
+    DataFrame
+        benchmark, router, apgr_exact, apgr_trapezoid, apgr_mean_of_ten, cpt50_smallest, cpt50_routellm.
+    """
+    rows = []
+    for name, table in study.benchmarks.items():
+        quality = pair_quality(table)
+        drawn = RandomRouter(seed).fit(study.battles).margin(table.prompts["prompt"].tolist(), *PAIR)
+        scores = {"random, in expectation": np.zeros(len(drawn)), "one random router": drawn}
+        for router, score in {**scores, "oracle": oracle_scores(*quality)}.items():
+            curve = call_curve(score, *quality)
+            areas = {f"apgr_{rule}": curve.apgr(rule) for rule in ("exact", "trapezoid", "mean_of_ten")}
+            shares = {f"cpt50_{rule}": curve.cpt(0.5, rule) for rule in ("smallest", "routellm")}
+            rows.append({"benchmark": name, "router": router, **areas, **shares})
+    return pd.DataFrame(rows)
 
 
-def pick_published(leads: Leads) -> dict[Key, np.ndarray]:
-    """The leads that the paper's figures show: of each benchmark one training set ("arena+gold" for another)."""
-    return {
-        key: lead for key, lead in leads.items() if key.training_data == PUBLISHED_SETS.get(key.benchmark, "arena+gold")
-    }
+def pick_published(margins: Margins) -> dict[Key, np.ndarray]:
+    """Return the margins that the paper's figures show: one training set per benchmark ("arena+gold" for others)."""
+    return {key: margin for key, margin in margins.items() if key[0] == PUBLISHED_SETS.get(key.benchmark, "arena+gold")}
 
 
 def _mt_bench_scores(question_ids: Sequence[int], judge: str) -> pd.DataFrame:
-    """Mean of two turns of every public model, (n_models, n_questions), that a judge graded in full."""
+    """Return the mean of two turns of every public model, (n_models, n_questions), that a judge graded in full."""
     grades = read_mt_bench_judgements()
     grades = grades[grades["public_model"] & (grades["judge"] == judge)]
     scores = grades.groupby(["model", "repository", "question_id"])["score"].agg(["mean", "size"]).reset_index()
@@ -235,42 +258,10 @@ def _mt_bench_scores(question_ids: Sequence[int], judge: str) -> pd.DataFrame:
     return scores.reindex(columns=question_ids).dropna().groupby(level="model").first()
 
 
-def other_pairs(lead: np.ndarray, question_ids: Sequence[int], judge: str = "gpt-4") -> pd.DataFrame:
-    """APGR on MT-Bench of one router for every pair of other models, without learning anything about them.
-
-    The router's lead for its own pair orders the questions, as in the paper's table 4. Scores are those of public
-    models that `judge` graded in full; a model that several repositories graded counts with the first by name. That
-    judge's version may differ between repositories.
-
-    Parameters
-    ----------
-    lead : float array, shape (n_questions,)
-    question_ids : sequence of int
-        Of MT-Bench, as `read_mt_bench` gives them.
-
-    Returns
-    -------
-    DataFrame
-        strong, weak, strong_score, weak_score, apgr (missing where the strong model is not surely better, at 95 % over
-        questions: of a gap that may be none no share can be recovered); a row a pair of models.
-    """
-    scores = _mt_bench_scores(question_ids, judge).drop(index=list(COMMERCIAL_ROUTERS), errors="ignore")
-    rows = []
-    for strong in scores.index:
-        for weak in scores.index:
-            q_strong, q_weak = scores.loc[strong].to_numpy(), scores.loc[weak].to_numpy()
-            gain = q_strong - q_weak
-            if gain.mean() > 0:
-                sure = gain.mean() > norm.ppf(0.975) * gain.std(ddof=1) / np.sqrt(len(gain))
-                apgr = call_curve(lead, q_strong, q_weak).apgr() if sure else np.nan
-                rows.append((strong, weak, q_strong.mean(), q_weak.mean(), apgr))
-    return pd.DataFrame(rows, columns=["strong", "weak", "strong_score", "weak_score", "apgr"])
-
-
 def earlier_pair(
-    leads: Leads, table: BenchmarkTable, n_resamples: int, rng: np.random.Generator, judge: str = "gpt-4"
+    margins: Margins, table: BenchmarkTable, n_resamples: int, rng: np.random.Generator, judge: str = "gpt-4"
 ) -> pd.DataFrame:
-    """Claude 3 Opus and Llama 3 8B, the other pair of the paper's first versions, routed by leads for `PAIR`.
+    """Route Claude 3 Opus and Llama 3 8B, the other pair of the paper's first versions, by margins for `PAIR`.
 
     Returns
     -------
@@ -279,20 +270,15 @@ def earlier_pair(
     """
     scores = _mt_bench_scores(table.prompts["question_id"].tolist(), judge)
     quality = [scores.loc[name].to_numpy() for name in EARLIER_PAIR]
-    of_benchmark = {key: lead for key, lead in leads.items() if key.benchmark == "MT-Bench"}
-    names = {f"{key.training_data}/{key.router}": lead for key, lead in of_benchmark.items()}
+    names = {f"{key[0]}/{key[1]}": margin for key, margin in margins.items() if key.benchmark == "MT-Bench"}
     ours = bootstrap_metrics(names, *quality, n_resamples, rng)
     ours[["training_data", "router"]] = ours["router"].str.split("/", expand=True)
-    paper = read_paper_tables().rename(columns={"apgr": "apgr_trapezoid"})
-    paper = paper[(paper["strong"] == "claude-3-opus") & (paper["weak"] == "llama-3-8b")]
-    keys = ["training_data", "router"]
-    paper = paper.melt(keys, ["cpt50", "cpt80", "apgr_trapezoid"], "metric", "paper")
-    ours = ours[ours["metric"].isin(paper["metric"])].merge(paper, how="left", on=[*keys, "metric"])
-    return ours[[*keys, "metric", "estimate", "low", "high", "paper"]]
+    both = match_paper(ours.assign(benchmark="MT-Bench"), "claude-3-opus", "llama-3-8b")
+    return both[["training_data", "router", "metric", "estimate", "low", "high", "paper"]]
 
 
 def commercial_points(scores: Mapping[str, np.ndarray], table: BenchmarkTable) -> pd.DataFrame:
-    """Share of calls to the strong model at which each router first has the MT-Bench score of a commercial one.
+    """Return the share of strong calls at which each router first has the MT-Bench score of a commercial one.
 
     Returns
     -------
@@ -309,3 +295,91 @@ def commercial_points(scores: Mapping[str, np.ndarray], table: BenchmarkTable) -
             reached = level <= curve.recovered.max()
             rows.append((name, wanted, router, curve.cpt(max(level, 0.0)) if reached else np.nan))
     return pd.DataFrame(rows, columns=["commercial", "score", "router", "strong_share"])
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+OURS, PAPER = "here, 95 %", "the paper"
+SOURCES = {
+    OURS: {"color": "C0", "marker": "o"},
+    PAPER: {"color": "0.15", "marker": "D", "markerfacecolor": "none"},
+}
+LINES = {name: {**style, "marker": ""} for name, style in ROUTER_STYLES.items()}
+
+
+def plot_paper_and_ours(table: pd.DataFrame, random_ranges: Mapping[str, tuple[float, float]]) -> Figure:
+    """Draw APGR of the paper and here, one row per training set and router; grey: the range of one random router.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``benchmark``, ``training_data``, ``router``, ``estimate``, ``low``, ``high``, ``paper`` (may be missing).
+    random_ranges : mapping of benchmark to (low, high)
+    """
+    shown = table.assign(name=table["training_data"] + ": " + table["router"].map(spell), source=OURS)
+    printed = shown.dropna(subset="paper")
+    title = f"{(table['low'] > 0.5).sum()} of {len(table)} routers are significantly better than random"
+    if len(printed):
+        n_inside = printed["paper"].between(printed["low"], printed["high"]).sum()
+        title = f"{n_inside} of {len(printed)} APGRs of the paper are inside the interval found here"
+        shown = pd.concat([shown, printed.assign(source=PAPER, estimate=printed["paper"], low=np.nan, high=np.nan)])
+    label = "APGR (11-point trapezoid)"
+    figure = plot_rows(shown, label, title, reference=0.5, group="source", panel="benchmark", styles=SOURCES)
+    for axis, name in zip(figure.axes, table["benchmark"].unique(), strict=True):
+        if name in random_ranges:
+            axis.axvspan(*random_ranges[name], color="0.92", zorder=0)
+    return figure
+
+
+def plot_categories(table: pd.DataFrame) -> Figure:
+    """Draw score gap and margins by category, as `category_table`; each column is coloured by its ranks."""
+    gap, *routers = table.columns
+    agreement = table.corr("spearman")[gap]
+    names = ["score gap\n(points of 10)", *(f"{spell(name)}\ncorrelation {agreement[name]:.2f}" for name in routers)]
+    title = (
+        f"{(agreement[routers] < 0).sum()} of {len(routers)} routers trained on votes rank categories against the judge"
+    )
+    scale = {"annot": table, "fmt": ".3f", "cmap": "viridis", "xticklabels": names, "linewidths": 0.5}
+    return plot_heatmaps({"": table.rank()}, "rank among the categories", title, **scale)
+
+
+def _draw_curves(table: pd.DataFrame, title: str, **settings: object) -> Figure:
+    shown = table.assign(calls=100 * table["strong_share"])
+    shown.loc[shown["router"].isin(["random", "oracle"]), ["low", "high"]] = np.nan
+    labels = ("calls to the strong model (%)", "mean score (1-10)")
+    return plot_lines(shown, "calls", "estimate", labels, title, by="router", styles=LINES, **settings)
+
+
+def plot_call_curves(table: pd.DataFrame) -> Figure:
+    """Draw quality against the share of strong calls, one panel per benchmark, with bands; `table` as `curve_table`."""
+    trained = table[~table["router"].isin(["random", "oracle"])]
+    areas = trained.groupby(["benchmark", "router"])["pgr"].mean()  # of equally spaced shares
+    benchmark, router = areas.idxmax()
+    title = f"Of all routers, {spell(router)} recovers most of a gap: {areas.max():.0%} of that on {benchmark}"
+    panels = table["benchmark"] + ", trained on " + table["training_data"]
+    figure = _draw_curves(table.assign(panel=panels), title, panel="panel")
+    for axis, name in zip(figure.axes, table["benchmark"].unique(), strict=True):
+        axis.set_ylabel("mean score (1-10)" if name == "MT-Bench" else "right answers (share)")
+    return figure
+
+
+def plot_costs(table: pd.DataFrame) -> Figure:
+    """Draw dollars per 1,000 calls against the share of the gap recovered, one panel per benchmark, as `cost_table`."""
+    shown = table.assign(gap=100 * table["pgr"], low=table["usd_low"], high=table["usd_high"])
+    saving = table.loc[table["pgr"] == 0.5, "saving"].max()
+    title = f"To recover half of the gap, random routing needs up to {saving:.2f} times the strong calls of a router"
+    labels = ("gap recovered (%)", "dollars per 1,000 calls")
+    return plot_lines(shown, "gap", "usd_per_1000", labels, title, by="router", panel="benchmark")
+
+
+def plot_commercial(curves: pd.DataFrame, points: pd.DataFrame) -> Figure:
+    """Draw where call-performance curves of MT-Bench reach the scores of commercial routers, as `commercial_points`."""
+    lowest = points.loc[points["strong_share"].idxmin()]
+    router, commercial = spell(lowest["router"]), lowest["commercial"]
+    title = f"Routing by {router} reaches the score of {commercial} with {lowest['strong_share']:.0%} strong calls"
+    wanted = points.groupby("commercial")["score"].first()
+    figure = _draw_curves(curves, title, reference={f"{name}: {score:.2f}": score for name, score in wanted.items()})
+    for row in points.dropna().itertuples():
+        style = {"marker": "D", "color": "black", **ROUTER_STYLES.get(row.router, {}), "linestyle": ""}
+        figure.axes[0].plot(100 * row.strong_share, row.score, **style, zorder=3)
+    return figure

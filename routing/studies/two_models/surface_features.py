@@ -1,7 +1,7 @@
-"""What can be seen of a prompt without understanding it: lengths, numbers, symbols.
+"""Compute surface features of a prompt: lengths, numbers, symbols.
 
-An encoder trained to tell topics apart loses these, and they say how much work a question is: a question of GSM8K with
-more numbers has more steps.
+An encoder that separates topics loses these, and they say how much work a question is: a question of GSM8K with more
+numbers has more steps.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ N_FEATURES = 8
 
 
 def surface_features(prompts: Sequence[str]) -> np.ndarray:
-    """Eight features of each prompt, shape (n_prompts, 8), float64.
+    """Return eight features of each prompt, shape (n_prompts, 8), float64.
 
     Logarithms of 1 plus: characters, words, numbers, the largest number, line breaks, sentences, symbols of formulas,
-    and characters a word.
+    and characters per word.
     """
     rows = []
     for prompt in prompts:
@@ -45,16 +45,16 @@ def surface_features(prompts: Sequence[str]) -> np.ndarray:
 
 
 def add_surface(vectors: np.ndarray, prompts: Sequence[str], weight: float) -> np.ndarray:
-    """Unit vectors with the surface features of their prompts appended: (n_prompts, width + 8), unit rows, float32.
+    """Append to unit vectors the surface features of their prompts: (n_prompts, width + 8), unit rows, float32.
 
-    The features are scaled to mean 0 and deviation 1 over these prompts (to 0 where all are alike); no label is seen.
+    The features are scaled to mean 0 and deviation 1 over these prompts (to 0 where all are equal); no label is used.
 
     Parameters
     ----------
     vectors : array, shape (n_prompts, width)
         Unit rows.
     weight : float
-        Length of the scaled features (root of their mean square over the prompts) beside the vectors' length of 1.
+        Length of the scaled features (root mean square over the prompts), relative to the vectors' length of 1.
     """
     features = surface_features(prompts)
     spread = features.std(axis=0)
