@@ -20,8 +20,7 @@ from routing.data.votes import read_arena_votes
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import outcome_probability
 from routing.studies.simulated.arena import PRICES_USD_PER_MILLION, SimulatedArena, simulate_arena
-from routing.studies.simulated.prompts import DIFFICULTIES, TEMPLATES, draw_prompts
-from routing.studies.simulated.words import WORDS
+from routing.studies.simulated.prompts import DIFFICULTIES, draw_prompts, read_parts
 
 STRONG, WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
 
@@ -37,7 +36,7 @@ def prompts(arena: SimulatedArena) -> pd.DataFrame:
 
 
 def every_kind() -> pd.DataFrame:
-    kinds = [(topic, difficulty) for topic in TEMPLATES for difficulty in DIFFICULTIES]
+    kinds = [(topic, difficulty) for topic in read_parts()["templates"] for difficulty in DIFFICULTIES]
     return pd.DataFrame(kinds, columns=["topic", "difficulty"])
 
 
@@ -66,16 +65,21 @@ def test_all_prompts_that_can_be_drawn_are_distinct_and_number_thousands():
         draw_prompts(0, np.random.default_rng(0))
 
 
+def test_a_seed_draws_the_prompts_it_always_drew():
+    text = draw_prompts(1000, np.random.default_rng(0)).to_csv()
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "b00a3cb3707bfaf7"
+
+
 def test_every_slot_has_its_words_and_every_list_its_slot():
     slots = {
         slot
-        for levels in TEMPLATES.values()
-        for level in levels
+        for levels in read_parts()["templates"].values()
+        for level in levels.values()
         for text in level
         for slot in re.findall(r"{(\w+)}", text)
     }
-    assert slots == set(WORDS)
-    for name, words in WORDS.items():
+    assert slots == set(read_parts()["words"])
+    for name, words in read_parts()["words"].items():
         assert len(set(words)) == len(words) > 1, name
         assert all(words), name
 

@@ -1,4 +1,4 @@
-"""The embedded arena: prompts, votes and benchmark scores of real models, with a truth that is known.
+"""Simulate an arena: prompts, votes and benchmark scores of real models, with a truth that is known.
 
 It serves where prompts with many votes are wanted and none may be published. The models and their mean ratings are
 the real ones, from the Arena votes; what a prompt does to them is drawn from a seed:
@@ -24,7 +24,7 @@ from routing.data.votes import read_arena_votes
 from routing.policy.budget import CHARACTERS_PER_TOKEN, OUTPUT_TOKENS
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import outcome_probability
-from routing.studies.simulated.prompts import DIFFICULTIES, TEMPLATES, draw_prompts
+from routing.studies.simulated.prompts import DIFFICULTIES, draw_prompts, read_parts
 
 # US dollars per million input and output tokens: list prices of August 2024 from the providers' price pages (OpenAI,
 # Anthropic, Google, Mistral; Together AI, by size, for other open models), and for Mixtral what [RouteLLM24] counts.
@@ -75,11 +75,11 @@ class SimulatedArena:
     nu: float
 
     def sample_prompts(self, n_prompts: int, rng: np.random.Generator) -> pd.DataFrame:
-        """Distinct prompts, as `draw_prompts`: columns ``prompt``, ``topic``, ``difficulty``."""
+        """Draw distinct prompts, as `draw_prompts`: columns ``prompt``, ``topic``, ``difficulty``."""
         return draw_prompts(n_prompts, rng)
 
     def ratings(self, prompts: pd.DataFrame) -> np.ndarray:
-        """The true ratings, float array of shape (n_prompts, n_models), log-odds.
+        """Return the true ratings, float array of shape (n_prompts, n_models), log-odds.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class SimulatedArena:
         model_b: str | Sequence[str],
         first_answer_bias: float = 0.0,
     ) -> np.ndarray:
-        """The true P(a wins), P(tie), P(b wins), shape (n_prompts, 3), when a's answer is shown first.
+        """Return the true P(a wins), P(tie), P(b wins), shape (n_prompts, 3), when a's answer is shown first.
 
         Parameters
         ----------
@@ -113,7 +113,7 @@ class SimulatedArena:
         Raises
         ------
         ValueError
-            As `ratings`; a model that is not in the arena, or not one a prompt.
+            As `ratings`; a model that is not in the arena, or not one per prompt.
         """
         theta = self.ratings(prompts)  # (n_prompts, n_models)
         n_prompts = len(theta)
@@ -124,7 +124,7 @@ class SimulatedArena:
     def sample_battles(
         self, prompts: pd.DataFrame, n_battles: int, rng: np.random.Generator, first_answer_bias: float = 0.0
     ) -> pd.DataFrame:
-        """A battle table: every prompt equally often (give or take one), all pairs and both orders equally likely.
+        """Draw a battle table: every prompt equally often (give or take one), all pairs and both orders equally likely.
 
         The model shown first is model_a, as everywhere.
 
@@ -161,7 +161,7 @@ class SimulatedArena:
         )
 
     def sample_benchmark(self, prompts: pd.DataFrame, rng: np.random.Generator) -> BenchmarkTable:
-        """One graded answer of every model to every prompt, and what it cost.
+        """Draw one graded answer of every model to every prompt, and what it cost.
 
         An answer is right (1, else 0) with log-odds ``BENCHMARK_SKILL * rating + BENCHMARK_EASE[difficulty]``. It
         costs the list price of the prompt's tokens and of an answer of log-normal length.
@@ -202,7 +202,7 @@ def _encode(prompts: pd.DataFrame, column: str, names: tuple[str, ...]) -> np.nd
 
 
 def simulate_arena(seed: int, n_models: int = 12, topic_spread: float = 0.8) -> SimulatedArena:
-    """An arena of real models; the same seed gives the same one.
+    """Return an arena of real models; the same seed gives the same one.
 
     Parameters
     ----------
@@ -226,10 +226,11 @@ def simulate_arena(seed: int, n_models: int = 12, topic_spread: float = 0.8) -> 
     mean_ratings = mean_ratings - mean_ratings.mean()
     # A child of the seed: a caller's default_rng(seed) must not repeat the offsets' stream in its votes.
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
-    offsets = rng.normal(0.0, topic_spread, size=(n_models, len(TEMPLATES)))
+    topics = tuple(read_parts()["templates"])
+    offsets = rng.normal(0.0, topic_spread, size=(n_models, len(topics)))
     return SimulatedArena(
         models=models,
-        topics=tuple(TEMPLATES),
+        topics=topics,
         # The last bits of a fit depend on the number of threads of the linear algebra; the arena must not.
         mean_ratings=mean_ratings.round(_FIT_DECIMALS),
         topic_offsets=offsets - offsets.mean(axis=1, keepdims=True),
