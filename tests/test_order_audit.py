@@ -17,7 +17,7 @@ from routing.order_audit import (
     reorder_battles,
 )
 from routing.routers.base import ROUTERS, BradleyTerryRouter
-from routing.studies.elo import online_elo
+from routing.studies.leaderboard import online_elo
 from routing.studies.order.original import (
     EloRouter,
     FixedPairRouter,

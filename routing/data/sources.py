@@ -48,6 +48,10 @@ DATASETS = {
         origin="take notebooks/experimental/category_specific_data.json from"
         " https://github.com/suquark/leaderbot/tree/206afbce329a1a4b15fc088ddd5b1890d4a24b11",
     ),
+    "clean_battles": Dataset(
+        collected=(("votes/clean_battle_20240814_public.json",),),
+        origin="take clean_battle_20240814_public.json from https://storage.googleapis.com/arena_external_data/public/",
+    ),
     "arena55k": Dataset(
         collected=(("arena55k/train.csv",), ("arena55k/train.csv.gz",)),
         origin="log in and take train.csv from"

@@ -1,196 +1,210 @@
-"""The figures of notebook 01: each draws a table, and the table is what `save_figure` writes beside it."""
+"""Make the tables and figures of notebook 01: the leaderboard, win shares, models of ties, online Elo, tiers."""
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+import json
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
+from scipy.special import expit
+from scipy.stats import binomtest
 
-from routing.studies.plotting import set_title
+from routing.battles import PairCounts, count_pairs, encode_battles
+from routing.data.sources import find_files
+from routing.data.votes import read_clean_battles
+from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, BradleyTerryFit, rating_tiers
+from routing.ratings.ties import outcome_probability
+from routing.studies.inputs import PAIR
+from routing.studies.plotting import plot_heatmaps, plot_lines, plot_points, plot_rows, spell
+
+SIZES = {  # bootstrap refits; random orders of rows; of so many of the votes
+    "smoke": (20, 2, 300_000),
+    "quick": (1000, 5, 1_670_250),
+    "full": (1000, 10, 1_670_250),
+}
+PUBLISHED = (1_799_991, 1_670_250)  # rows of clean_battle_20240814_public.json, and those left after deduplication
+GAPS_ELO = [0, 25, 50, 75, 100, 150, 200, 250, 300, 400, np.inf]
+METHODS = {
+    "maximum likelihood": {"color": "C0", "marker": "o"},
+    "online Elo, one mark per order of rows": {"color": "C1", "marker": "|"},
+}
 
 
-def _highlight(models: pd.Index, highlighted: tuple[str, ...]) -> list[str]:
-    return ["C3" if model in highlighted else "C0" for model in models]
+def online_elo(battles: pd.DataFrame, step_elo: float = 4.0, start_elo: float = 1000.0) -> pd.Series:
+    """Return the Elo rating of each model after the battles in the order of their rows [Elo78].
 
-
-def plot_leaderboard(table: pd.DataFrame, title: str, highlighted: tuple[str, ...] = ()) -> Figure:
-    """Rating and interval of every model, strongest first.
-
-    Parameters
-    ----------
-    table : DataFrame, shape (n_models, 3), indexed by model
-        ``rating_elo``, ``low``, ``high`` in Elo points, sorted.
-    highlighted : names drawn in another colour and with a diamond.
+    After each battle both ratings move by ``step_elo * (score - expected score)``, in opposite directions; a tie scores
+    one half. The defaults are those of the Chatbot Arena notebook [Chiang24]. Raises as `encode_battles`.
     """
-    figure, axis = plt.subplots(figsize=(10, 6))
-    rank = np.arange(1, len(table) + 1)
-    error = [table["rating_elo"] - table["low"], table["high"] - table["rating_elo"]]
-    axis.errorbar(rank, table["rating_elo"], yerr=error, fmt="none", ecolor="0.6", linewidth=1.2)
-    for position, (model, row) in zip(rank, table.iterrows(), strict=True):
-        marked = model in highlighted
-        axis.plot(
-            position,
-            row["rating_elo"],
-            "D" if marked else "o",
-            color="C3" if marked else "C0",
-            markersize=5 if marked else 3,
-        )
-    marked_positions = {table.index.get_loc(model) for model in highlighted}
-    regular = [p for p in range(0, len(table), 8) if all(abs(p - m) > 4 for m in marked_positions)]
-    labelled = marked_positions.union(regular)
-    for position in sorted(labelled):
-        row, marked = table.iloc[position], table.index[position] in highlighted
-        axis.annotate(
-            f"{position + 1}. {table.index[position]}",
-            (position + 1, row["high"]),
-            (4, 5),
-            textcoords="offset points",
-            fontsize=8,
-            color="C3" if marked else "0.2",
-            rotation=22,
-        )
-    axis.set(xlabel="rank", ylabel="rating (Elo points, 95 % interval)")
-    set_title(figure, title)
-    axis.set_xlim(-1, len(table) + 16)
-    axis.set_ylim(top=axis.get_ylim()[1] + 0.08 * np.ptp(axis.get_ylim()))
-    return figure
+    models, *columns = encode_battles(battles)
+    rating_elo = _update_elo([start_elo] * len(models), *columns, step_elo)
+    return pd.Series(rating_elo, index=pd.Index(models, name="model"), name="rating_elo")
 
 
-def plot_pair_matrices(matrices: dict[str, pd.DataFrame], title: str, value: str, **scale: object) -> Figure:
-    """One heat map a matrix of models against models, side by side on one colour scale."""
-    count = len(matrices)
-    figure, axes = plt.subplots(1, count, figsize=(6.2 * count, 6.2), squeeze=False, sharey=True)
-    for number, (axis, (name, matrix)) in enumerate(zip(axes[0], matrices.items(), strict=True)):
-        last = number == count - 1
-        sns.heatmap(matrix, ax=axis, square=True, cbar=last, cbar_kws={"label": value, "shrink": 0.6}, **scale)
-        axis.set(xlabel="", ylabel="", title=name)
-        axis.tick_params(axis="both", labelsize=7, length=0)
-        axis.tick_params(axis="x", rotation=90)
-    set_title(figure, title)
-    return figure
+def _update_elo(
+    rating_elo: list[float], model_a: np.ndarray, model_b: np.ndarray, outcome: np.ndarray, step_elo: float = 4.0
+) -> list[float]:
+    for a, b, score in zip(model_a.tolist(), model_b.tolist(), (1 - outcome / 2).tolist(), strict=True):
+        expected = 1 / (1 + 10 ** ((rating_elo[b] - rating_elo[a]) / 400))
+        change = step_elo * (score - expected)
+        rating_elo[a] += change
+        rating_elo[b] -= change
+    return rating_elo
 
 
-def plot_scores(scores: pd.Series, label: str, title: str, highlighted: tuple[str, ...] = ()) -> Figure:
-    """A bar a model, in the order given."""
-    figure, axis = plt.subplots(figsize=(7.5, 0.2 * len(scores) + 1))
-    axis.barh(scores.index[::-1], scores[::-1], color=_highlight(scores.index[::-1], highlighted))
-    axis.tick_params(axis="y", labelsize=7.5, length=0)
-    axis.set(xlabel=label)
-    set_title(figure, title)
-    axis.margins(y=0.01)
-    return figure
+def check_published_votes(counts: PairCounts) -> str:
+    """Compare the packaged pair counts with LMSYS's file of single votes, where it is found; return the finding.
 
-
-def plot_tie_models(table: pd.DataFrame, title: str) -> Figure:
-    """Observed share of ties, and that each model predicts, against the rating gap of the pair.
-
-    Parameters
-    ----------
-    table : DataFrame
-        ``gap_elo``, ``observed``, ``low``, ``high``, and a column for each model of ties.
+    Raises a ValueError where numbers of rows or pair counts differ.
     """
-    figure, axis = plt.subplots()
-    error = [table["observed"] - table["low"], table["high"] - table["observed"]]
-    axis.errorbar(table["gap_elo"], table["observed"], yerr=error, fmt="ko", label="observed", zorder=3)
-    axis.annotate(
-        "observed",
-        (table["gap_elo"].iloc[-2], table["observed"].iloc[-2]),
-        (-8, -12),
-        textcoords="offset points",
-        ha="right",
+    try:
+        (path,) = find_files("clean_battles")
+    except FileNotFoundError:
+        return "clean_battle_20240814_public.json is not on this machine; the packaged counts are used as they are"
+    votes = read_clean_battles(path)
+    rows, found = (len(json.loads(path.read_bytes())), len(votes)), count_pairs(votes)
+    order = [found.models.index(model) if model in found.models else 0 for model in counts.models]
+    same = [
+        np.array_equal(getattr(found, name)[np.ix_(order, order)], getattr(counts, name)) for name in ("wins", "ties")
+    ]
+    if rows != PUBLISHED or not all(same):
+        raise ValueError(f"{path} has {rows} rows and counted votes, expected {PUBLISHED}, or other pair counts")
+    return f"{rows[0]:,} votes in {path.name}, {rows[1]:,} after deduplication; pair counts equal the packaged ones"
+
+
+def rank_models(fit: BradleyTerryFit) -> pd.DataFrame:
+    """Return rating_elo, low, high (95 %), tier (of ten) and rank by model, strongest first."""
+    shift = fit.elo() - ELO_PER_LOG_ODDS * fit.ratings
+    table = pd.DataFrame({"rating_elo": fit.elo()}).join((ELO_PER_LOG_ODDS * fit.interval()).add(shift, axis=0))
+    table = table.assign(tier=rating_tiers(fit.ratings, 10)).sort_values("rating_elo", ascending=False, kind="stable")
+    return table.assign(rank=np.arange(1, len(table) + 1)).rename_axis("model")
+
+
+def plot_leaderboard(table: pd.DataFrame) -> Figure:
+    """Draw rating and interval by rank; the models of the paper and every sixth are named."""
+    paper = table.index.isin(PAIR)
+    shown = table.assign(name=np.where(paper | (table["rank"] % 6 == 1), table.index, ""))
+    shown = pd.concat([shown[paper], shown[~paper]])  # names that come first keep their place
+    title = f"The paper's two models lie {abs(table.loc[list(PAIR), 'rating_elo'].diff().iloc[1]):.0f} Elo points apart"
+    return plot_points(shown, "rank", "rating_elo", ("rank", "rating (Elo points, 95 %)"), title, name="name")
+
+
+def compare_win_shares(counts: PairCounts, fit: BradleyTerryFit) -> pd.DataFrame:
+    """Return one row per ordered pair, best models first: battles, observed and predicted share that model_a won.
+
+    A tie is half a win; a pair that never met has no observed share.
+    """
+    order = np.argsort(-fit.ratings.to_numpy(), kind="stable")
+    share = (counts.wins + counts.ties / 2) / np.where(counts.battles > 0, counts.battles, np.nan)
+    predicted = expit(np.subtract.outer(fit.ratings.to_numpy(), fit.ratings.to_numpy()))
+    matrices = {"battles": counts.battles, "observed": share, "predicted": predicted}
+    pairs = pd.MultiIndex.from_product([fit.ratings.index[order]] * 2, names=["model_a", "model_b"])
+    table = pd.DataFrame({name: values[np.ix_(order, order)].ravel() for name, values in matrices.items()}, pairs)
+    return table.reset_index()
+
+
+def select_busiest(pairs: pd.DataFrame, n_models: int = 25) -> pd.DataFrame:
+    """Return the rows of `compare_win_shares` between the models with the most battles."""
+    busiest = pairs.groupby("model_a")["battles"].sum().nlargest(n_models).index
+    return pairs[pairs["model_a"].isin(busiest) & pairs["model_b"].isin(busiest)].reset_index(drop=True)
+
+
+def _matrix(pairs: pd.DataFrame, column: str) -> pd.DataFrame:
+    names = pairs["model_a"].unique()
+    return pairs.pivot(index="model_a", columns="model_b", values=column).loc[names, names]
+
+
+def plot_battle_counts(pairs: pd.DataFrame) -> Figure:
+    """Draw how often each pair met."""
+    matrix = _matrix(pairs, "battles")
+    return plot_heatmaps({"": matrix}, "battles", f"Even the {len(matrix)} busiest models met unevenly", cmap="viridis")
+
+
+def plot_win_shares(pairs: pd.DataFrame) -> Figure:
+    """Draw observed and predicted win shares of the row's model."""
+    matrices = {name: _matrix(pairs, name) for name in ("observed", "predicted")}
+    scale = {"cmap": "RdBu", "vmin": 0.1, "vmax": 0.9}
+    return plot_heatmaps(matrices, "win share", "One rating per model reproduces the win shares of all pairs", **scale)
+
+
+def ties_by_gap(counts: PairCounts, fits: Mapping[str, BradleyTerryFit]) -> pd.DataFrame:
+    """Return the share of ties by the rating gap of a pair: observed (with Wilson's interval) and of each model.
+
+    Gaps are those of the fit "half"; the others are models, of which "drop" stands for a constant share. Columns are
+    ties (which of them), battles, gap_elo (mean of the bin), share, low, high.
+    """
+    first, second = np.nonzero(np.triu(counts.battles))
+    battles = counts.battles[first, second]
+    gaps = {name: fit.ratings.to_numpy()[first] - fit.ratings.to_numpy()[second] for name, fit in fits.items()}
+    gap_elo = np.abs(gaps.pop("half")) * ELO_PER_LOG_ODDS
+    sums = {"battles": battles, "gap_elo": gap_elo * battles, "observed": counts.ties[first, second]}
+    for name, gap in gaps.items():
+        sums[name] = outcome_probability(gap, name, fits[name].tie_parameter)[:, 1] * battles
+    table = pd.DataFrame(sums).groupby(pd.cut(gap_elo, GAPS_ELO, include_lowest=True), observed=True).sum()
+    ends = [binomtest(int(row.observed), int(row.battles)).proportion_ci(method="wilson") for row in table.itertuples()]
+    means = table.div(table["battles"], axis=0).assign(battles=table["battles"])
+    long = means.melt(["battles", "gap_elo"], var_name="ties", value_name="share")
+    return long.join(pd.DataFrame(ends, columns=["low", "high"]))
+
+
+def plot_ties(table: pd.DataFrame, fits: Mapping[str, BradleyTerryFit]) -> Figure:
+    """Draw the shares of `ties_by_gap`."""
+    best = max(fits, key=lambda name: fits[name].log_likelihood)
+    title = f"Ties get rarer as models differ; the {spell(best)} model predicts them best"
+    labels, styles = (
+        ("rating gap (Elo points)", "share of ties"),
+        {"observed": {"color": "black", "marker": "o", "linestyle": "none"}},
     )
-    models = [name for name in table.columns if name not in ("gap_elo", "observed", "low", "high", "n_battles")]
-    for number, name in enumerate(models):
-        axis.plot(table["gap_elo"], table[name], ["-", "--", ":"][number], color=f"C{number}")
-        axis.annotate(
-            name,
-            (table["gap_elo"].iloc[-1], table[name].iloc[-1]),
-            (6, 0),
-            textcoords="offset points",
-            color=f"C{number}",
-            va="center",
-        )
-    axis.set(xlabel="rating gap of the two models (Elo points)", ylabel="share of ties", ylim=(0, None))
-    set_title(figure, title)
-    axis.margins(x=0.18)
-    return figure
+    shown = table.replace({"ties": {"drop": "constant share"}})
+    return plot_lines(shown, "gap_elo", "share", labels, title, by="ties", styles=styles)
 
 
-def plot_agreement(table: pd.DataFrame, x: str, y: str, labels: tuple[str, str], title: str) -> Figure:
-    """One estimate against another, a point a model, with the line on which they agree."""
-    figure, axis = plt.subplots(figsize=(5.2, 4.6))
-    ends = [table[[x, y]].min().min(), table[[x, y]].max().max()]
-    axis.plot(ends, ends, color="0.7", zorder=0)
-    axis.annotate("equal", (ends[1], ends[1]), (-4, -12), textcoords="offset points", color="0.5", ha="right")
-    axis.plot(table[x], table[y], "o", markersize=4, alpha=0.8)
-    axis.set(xlabel=labels[0], ylabel=labels[1])
-    set_title(figure, title)
-    return figure
+def plot_dropped_ties(table: pd.DataFrame) -> Figure:
+    """Draw ratings with ties as half wins (column half) against those without ties (column drop), in Elo points."""
+    title = f"Without ties ratings spread {np.polyfit(table['half'], table['drop'], 1)[0]:.2f} times as far"
+    labels = ("ties as half wins (Elo points)", "ties dropped (Elo points)")
+    return plot_points(table, "half", "drop", labels, title, equal=True)
 
 
-def plot_online_elo(orders: pd.DataFrame, likelihood: pd.DataFrame, title: str) -> Figure:
-    """Online Elo under several orders of the same battles, beside the maximum-likelihood interval.
+def plot_errors(table: pd.DataFrame) -> Figure:
+    """Draw standard errors in Elo points: the closed form's (column sandwich) against the bootstrap's."""
+    ratio = (table["bootstrap"] / table["sandwich"]).median()
+    title = f"Resampling gives {ratio:.2f} times the standard error of the closed form (median)"
+    labels = ("closed-form standard error (Elo points)", "bootstrap standard error (Elo points)")
+    return plot_points(table, "sandwich", "bootstrap", labels, title, equal=True)
 
-    Parameters
-    ----------
-    orders : DataFrame, shape (n_models, n_orders)
-        Online Elo, one column for each order of the rows.
-    likelihood : DataFrame, shape (n_models, 3)
-        ``rating_elo``, ``low``, ``high``, on the same scale and the same index.
+
+def compare_orders(votes: pd.DataFrame, ranked: pd.DataFrame, n_orders: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return ratings in Elo points by maximum likelihood (with interval) and by online Elo after random orders of rows.
+
+    Columns are name, method, estimate, low, high. Online Elo has the mean of `ranked`, as `rank_models`.
     """
-    figure, axis = plt.subplots(figsize=(8, 0.32 * len(orders) + 1.4))
-    position = np.arange(len(orders))[::-1]
-    for column in orders:
-        axis.plot(orders[column], position + 0.15, "|", color="C1", markersize=9)
-    error = [likelihood["rating_elo"] - likelihood["low"], likelihood["high"] - likelihood["rating_elo"]]
-    axis.errorbar(likelihood["rating_elo"], position - 0.15, xerr=error, fmt="o", color="C0", markersize=4)
-    top = orders.iloc[0]
-    axis.annotate(
-        "online Elo, one mark an order of rows",
-        (top.max(), position[0] + 0.15),
-        (8, 3),
-        textcoords="offset points",
-        color="C1",
+    (likelihood, online), (models, *columns) = METHODS, encode_battles(votes)
+    parts = [ranked.rename(columns={"rating_elo": "estimate"}).assign(method=likelihood)]
+    for _ in range(n_orders):
+        order = rng.permutation(len(votes))
+        elo = pd.Series(_update_elo([ranked["rating_elo"].mean()] * len(models), *(c[order] for c in columns)), models)
+        parts.append(elo.to_frame("estimate").assign(method=online))
+    return pd.concat(parts).rename_axis("name").reset_index()[["name", "method", "estimate", "low", "high"]]
+
+
+def plot_orders(table: pd.DataFrame, n_models: int = 15) -> Figure:
+    """Draw some of the models of `compare_orders`, from the strongest to the weakest."""
+    online = table[table["low"].isna()].groupby("name")["estimate"]
+    title = f"The order of rows alone moves online Elo by {(online.max() - online.min()).median():.0f} points"
+    names = table["name"].unique()
+    shown = table[table["name"].isin(names[:: max(1, len(names) // n_models)])].assign(text="")
+    return plot_rows(shown, "rating (Elo points, 95 %)", title, group="method", styles=METHODS)
+
+
+def plot_tiers(table: pd.DataFrame) -> Figure:
+    """Draw mean and range of the ratings in each tier of `rank_models`, and name its best model."""
+    tiers = table.reset_index().groupby("tier")
+    shown = tiers["rating_elo"].agg(estimate="mean", low="min", high="max")
+    shown["text"] = [f"{len(part)} models, best {part['model'].iloc[0]}" for _, part in tiers]
+    title = "Ten tiers: " + " and ".join(f"{model} in tier {table['tier'][model]}" for model in PAIR)
+    return plot_rows(
+        shown.assign(name=[f"tier {tier}" for tier in shown.index]), "rating (Elo points): mean and range", title
     )
-    axis.annotate(
-        "maximum likelihood, 95 %",
-        (likelihood["high"].iloc[0], position[0] - 0.15),
-        (8, -10),
-        textcoords="offset points",
-        color="C0",
-    )
-    axis.set_yticks(position, orders.index)
-    axis.set(xlabel="rating (Elo points)")
-    set_title(figure, title)
-    axis.margins(x=0.12)
-    return figure
-
-
-def plot_tiers(table: pd.DataFrame, title: str) -> Figure:
-    """Ratings as points in one line a tier.
-
-    Parameters
-    ----------
-    table : DataFrame, indexed by model
-        ``rating_elo`` and ``tier``.
-    """
-    figure, axis = plt.subplots(figsize=(9, 4.2))
-    for tier, part in table.groupby("tier"):
-        axis.plot(part["rating_elo"], np.full(len(part), tier), "o", markersize=4, color=f"C{tier % 2}")
-        best = part["rating_elo"].idxmax()
-        axis.annotate(
-            f"{len(part)} models, best {best}",
-            (part["rating_elo"].max(), tier),
-            (8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
-    axis.set_yticks(range(int(table["tier"].max()) + 1))
-    axis.invert_yaxis()
-    axis.set(xlabel="rating (Elo points)", ylabel="tier")
-    set_title(figure, title)
-    axis.set_xlim(right=axis.get_xlim()[1] + 0.3 * np.ptp(axis.get_xlim()))
-    return figure

@@ -16,6 +16,7 @@ import io
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -205,12 +206,13 @@ def plot_lines(
     panel: str | None = None, styles: Mapping[str, Style] | None = None, log_x: bool = False, log_y: bool = False,
     reference: Reference = None,
 ) -> Figure:  # fmt: skip
-    """Draw a line per value of `by`, labelled at its end, or in a legend where there are panels.
+    """Draw a line per value of `by`, labelled at its end; in a legend where there are panels or ends lie apart.
 
     With low and high in the table lines have bands; these widen the vertical axis by no more than its range without
     them on either side.
     """
     marks = _choose_styles(table[by] if by else [None], styles)
+    direct = by and not panel and table.groupby(by)[x].last().nunique() == 1
     figure, panels = _split_panels(table, panel, (3.9, 3.4) if panel else (6.4, 3.7), (0.6, 0.7))
     ends = []
     for axis, part in panels:
@@ -219,8 +221,10 @@ def plot_lines(
         lines = list(part.groupby(by, sort=False)) if by else [(None, part)]
         for name, line in lines:
             style = {"markevery": max(1, len(line) // 10), **marks[name]}
-            axis.plot(line[x], line[y], label=spell(name) if panel and by else None, **style)
+            axis.plot(line[x], line[y], label=spell(name) if by and not direct else None, **style)
             ends.append((line[x].iloc[-1], line[y].iloc[-1], spell(name), style["color"]))
+        if pd.api.types.is_integer_dtype(table[x]) and not log_x:
+            axis.xaxis.get_major_locator().set_params(integer=True)
         (low, high), room = axis.get_ylim(), 0 if log_y else np.ptp(axis.get_ylim())
         for name, line in lines if "low" in table else []:
             band = {"color": marks[name]["color"], "alpha": 0.15, "linewidth": 0}
@@ -229,7 +233,7 @@ def plot_lines(
             axis.set_ylim(max(axis.get_ylim()[0], low - room), min(axis.get_ylim()[1], high + room))
     panels[0][0].set_ylabel(labels[1])
     _finish(figure, title)
-    if by and not panel:
+    if direct:
         label_line_ends(panels[0][0], ends)
     return figure
 
@@ -299,13 +303,18 @@ def plot_points(
     axis.margins(0.12)
     _finish(figure, title)
     figure.draw_without_rendering()  # where the axes lie decides which names meet
+    written: set[str] = set()
     taken = [Bbox.from_bounds(*(place - 4), 8, 8) for place in axis.transData.transform(table[[x, y]])]
-    for row in table[table[name] != ""].to_dict("records") if name else []:
-        text = axis.annotate(row[name], (row[x], row[y]), (5, 4), textcoords="offset points", fontsize=7.5)
+    rows = table[table[name] != ""].to_dict("records") if name else []
+    for row, (side, shift) in product(rows, (("left", 5), ("right", -5))):
+        style = {"textcoords": "offset points", "fontsize": 7.5, "ha": side}
+        text = axis.annotate(row[name], (row[x], row[y]), (shift, 4), **style)
         box = text.get_window_extent()
-        if any(box.overlaps(other) for other in taken) or box.x1 > axis.bbox.x1 or box.y1 > axis.bbox.y1:
+        inside = axis.bbox.x0 < box.x0 and box.x1 < axis.bbox.x1 and box.y1 < axis.bbox.y1
+        if row[name] in written or not inside or any(box.overlaps(other) for other in taken):
             text.remove()
         else:
+            written.add(row[name])
             taken.append(box)
     return figure
 

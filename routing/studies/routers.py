@@ -1,166 +1,190 @@
-"""The figures of notebooks 03 to 06: each draws a table, and the table is what `save_figure` writes beside it."""
+"""Make the tables and figures of notebooks 03 and 04: similarity weighting and matrix factorization."""
 
 from __future__ import annotations
 
 import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from routing.studies.plotting import ROUTER_STYLES, label_line_ends, set_title
+from routing.battles import encode_battles
+from routing.evaluation.calibration import compare_log_loss, outcome_log_loss
+from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS
+from routing.routers.base import BradleyTerryRouter
+from routing.routers.factorization import MatrixFactorizationRouter
+from routing.routers.similarity import SimilarityRouter
+from routing.studies import plotting
+from routing.studies.inputs import Study
+from routing.studies.plotting import plot_lines, plot_points, plot_rows
+
+LEADERBOARD = "Bradley-Terry"  # the router without prompts that the others are compared with
+GAMMAS = {"smoke": (10, 1_000), "quick": (10, 100, 1_000, 10_000), "full": (10, 100, 1_000, 10_000)}
+EPOCHS = {"smoke": 2, "quick": 10, "full": 10}  # ten is the paper's number
+LEARNING_RATES = {"smoke": 3e-3, "quick": 3e-3, "full": 3e-4}  # the paper's; more on the fewer simulated battles
 
 
-def _errors(part: pd.DataFrame, value: str) -> list[pd.Series]:
-    return [part[value] - part["low"], part["high"] - part[value]]
+def compare_on_held_out(study: Study, predicted: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Return `compare_log_loss` of predictions for held-out battles: estimate is the gain over the leaderboard.
 
-
-def plot_intervals(table: pd.DataFrame, label: str, title: str, reference: float | None = None) -> Figure:
-    """A point and its interval for each row, top to bottom.
-
-    Parameters
-    ----------
-    table : DataFrame
-        ``name``, ``estimate``, ``low``, ``high``.
-    label : str
-        Of the value.
-    reference : float, optional
-        Where a line is drawn that the points are compared with.
+    `predicted` has P(a wins), P(tie), P(b wins) by name, shape (n_battles, 3). The leaderboard is put before them, and
+    on simulated battles the truth after them.
     """
-    figure, axis = plt.subplots(figsize=(8, 0.38 * len(table) + 1.3))
-    position = np.arange(len(table))[::-1]
-    if reference is not None:
-        axis.axvline(reference, color="0.7", linewidth=1)
-    axis.errorbar(table["estimate"], position, xerr=_errors(table, "estimate"), fmt="o", color="C0")
-    for row, values in zip(position, table.itertuples(), strict=True):
-        axis.annotate(f"{values.estimate:.4g}", (values.estimate, row), (0, 5), textcoords="offset points", ha="center")
-    axis.set_yticks(position, table["name"])
-    axis.set_ylim(-0.6, len(table) - 0.3)
-    axis.set(xlabel=label)
-    set_title(figure, title)
-    return figure
+    every = {LEADERBOARD: BradleyTerryRouter().fit(study.battles).battle_probability(study.held_out), **predicted}
+    if study.arena is not None:
+        pairs = study.held_out["model_a"].tolist(), study.held_out["model_b"].tolist()
+        every["the truth"] = study.arena.outcome_probability(study.held_out_prompts, *pairs)
+    table = compare_log_loss(every, encode_battles(study.held_out).outcome, LEADERBOARD)
+    return table.rename(columns={"gain": "estimate"})
 
 
-def plot_lines(
-    table: pd.DataFrame, x: str, y: str, group: str, labels: tuple[str, str], title: str, log_x: bool = False
-) -> Figure:
-    """A line a group, each labelled at its end; with a band where the table has ``low`` and ``high``."""
-    figure, axis = plt.subplots(figsize=(7.5, 4))
-    ends = []
-    for number, (name, part) in enumerate(table.groupby(group, sort=False)):
-        style = {"color": f"C{number}", "marker": "os^Dv*"[number % 6], "linestyle": ["-", "--", "-.", ":"][number % 4]}
-        axis.plot(part[x], part[y], **style)
-        if "low" in part:
-            axis.fill_between(part[x], part["low"], part["high"], color=style["color"], alpha=0.15, linewidth=0)
-        ends.append((part[x].iloc[-1], part[y].iloc[-1], str(name), style["color"]))
-    axis.set(xlabel=labels[0], ylabel=labels[1], xscale="log" if log_x else "linear")
-    set_title(figure, title)
-    label_line_ends(axis, ends)
-    return figure
+def plot_gains(losses: pd.DataFrame, router: str) -> Figure:
+    """Draw the gains of `compare_on_held_out`; the title is about the row `router`."""
+    row = losses.set_index("name").loc[router]
+    verdict = (
+        "significantly beats"
+        if row["low"] > 0
+        else "is significantly worse than"
+        if row["high"] < 0
+        else "does not significantly differ from"
+    )
+    title = f"On held-out prompts {router} {verdict} the leaderboard"
+    shown = losses[losses["name"] != LEADERBOARD]
+    return plot_rows(shown, "gain over the leaderboard (nats per battle, 95 %)", title, reference=0.0)
 
 
-def plot_neighbours(table: pd.DataFrame, title: str) -> Figure:
-    """Weights of the battles that weigh most for a few prompts.
+def find_neighbours(
+    router: SimilarityRouter, encode: Callable[[list[str]], np.ndarray], prompts: Sequence[str], n: int = 5
+) -> pd.DataFrame:
+    """Return prompt, neighbour, weight of the `n` battles' prompts that weigh most, and the median_weight of all."""
+    rows = []
+    for prompt, weights in zip(prompts, router.weights(encode(list(prompts))), strict=True):
+        nearest = pd.Series(weights, index=router.battle_prompts).groupby(level=0).first().nlargest(n)
+        rows += [(prompt, neighbour, weight, np.median(weights)) for neighbour, weight in nearest.items()]
+    return pd.DataFrame(rows, columns=["prompt", "neighbour", "weight", "median_weight"])
 
-    Parameters
-    ----------
-    table : DataFrame
-        ``prompt``, ``neighbour``, ``similarity``, ``weight``.
+
+def plot_neighbours(table: pd.DataFrame) -> Figure:
+    """Draw the weights of `find_neighbours`, below each prompt those of its neighbours."""
+    rows = []
+    for number, (prompt, part) in enumerate(table.groupby("prompt", sort=False)):
+        rows.append((f"for: {textwrap.shorten(prompt, 60, placeholder=' …')}", np.nan))
+        for neighbour, weight in zip(part["neighbour"], part["weight"], strict=True):  # spaces keep equal texts apart
+            rows.append((textwrap.shorten(neighbour, 60, placeholder=" …") + number * " ", weight))
+    title = f"Next to the most similar prompt the median battle still weighs {table['median_weight'].median():.2f}"
+    shown = pd.DataFrame(rows, columns=["name", "estimate"])
+    return plot_rows(shown, "weight in the fit (most similar prompt: 1)", title)
+
+
+def count_effective_battles(
+    battles: pd.DataFrame, vectors: np.ndarray, queries: np.ndarray, n_tiers: int
+) -> pd.DataFrame:
+    """Return the effective number of battles by gamma: median, low and high (80 % of queries), share of all."""
+    rows = []
+    for gamma in (1, 10, 100, 1_000, 10_000, 100_000):
+        counted = SimilarityRouter(gamma, n_tiers).fit(battles, vectors).effective_battles(queries)
+        rows.append((gamma, *np.quantile(counted, [0.5, 0.1, 0.9]), np.median(counted) / len(battles)))
+    return pd.DataFrame(rows, columns=["gamma", "median", "low", "high", "share"])
+
+
+def plot_effective_battles(table: pd.DataFrame) -> Figure:
+    """Draw the table of `count_effective_battles`."""
+    title = f"At γ = 10 the fit of a prompt still uses {table.set_index('gamma')['share'][10]:.0%} of all battles"
+    labels = ("γ, the base of the weights", "effective battles (median, 80 % of prompts)")
+    return plot_lines(table, "gamma", "median", labels, title, log_x=True)
+
+
+def search_settings(
+    battles: pd.DataFrame, vectors: np.ndarray, validation: np.ndarray, n_tiers: int, gammas: Sequence[int]
+) -> pd.DataFrame:
+    """Return the log-loss of similarity weighting on the rows `validation`, by gamma, tiers (0: none) and prior."""
+    outcome = encode_battles(battles[validation]).outcome
+    rows = []
+    for tiers, prior in ((n_tiers, 0.0), (n_tiers, 1.0), (None, 1.0), (None, 10.0)):
+        setting = f"{f'{tiers} tiers' if tiers else 'all models'}, prior {prior:g}"
+        for gamma in gammas:
+            router = SimilarityRouter(float(gamma), tiers, prior).fit(battles[~validation], vectors[~validation])
+            loss = outcome_log_loss(router.battle_probability(battles[validation], vectors[validation]), outcome)
+            rows.append((setting, gamma, tiers or 0, prior, loss.mean))
+    return pd.DataFrame(rows, columns=["setting", "gamma", "tiers", "prior", "log_loss"])
+
+
+def plot_settings(grid: pd.DataFrame) -> Figure:
+    """Draw the table of `search_settings`."""
+    best = grid.loc[grid["log_loss"].idxmin()]
+    title = f"Validation prefers γ = {best['gamma']:,} with {best['setting']}"
+    labels = ("γ, the base of the weights", "validation log-loss (nats per battle)")
+    return plot_lines(grid, "gamma", "log_loss", labels, title, by="setting", log_x=True)
+
+
+def plot_categories(scores: pd.DataFrame) -> Figure:
+    """Draw predicted and observed scores of `score_by_kind`."""
+    agreement = scores[["predicted", "observed"]].corr(method="spearman").iloc[0, 1]
+    title = f"Predicted and observed scores of categories have a rank correlation of {agreement:.2f}"
+    parts = {"predicted from battles": scores[["group"]].assign(estimate=scores["predicted"])}
+    parts["observed on the benchmark, 95 %"] = scores[["group", "observed", "low", "high"]].rename(
+        columns={"observed": "estimate"}
+    )
+    shown = pd.concat(parts, names=["value"]).reset_index("value").rename(columns={"group": "name"})
+    return plot_rows(shown, "score of the strong model against the weak one (a tie is half)", title, group="value")
+
+
+def time_batches(rate: Callable[[np.ndarray], object], vectors: np.ndarray) -> pd.DataFrame:
+    """Return prompts_per_s (median of five), low and high (slowest and fastest) of `rate` by batch size."""
+    rows = []
+    for size in (1, 16, 64, 256):
+        batch, seconds = np.resize(vectors, (size, vectors.shape[1])), []
+        for _ in range(5):
+            start = time.perf_counter()
+            rate(batch)
+            seconds.append(time.perf_counter() - start)
+        rows.append((size, *(size / np.quantile(seconds, [0.5, 1, 0]))))
+    return pd.DataFrame(rows, columns=["batch", "prompts_per_s", "low", "high"])
+
+
+def plot_batches(table: pd.DataFrame) -> Figure:
+    """Draw the table of `time_batches`."""
+    title = f"Batches of {table['batch'].iloc[-1]} rate {table['prompts_per_s'].iloc[-1]:,.0f} prompts per second"
+    return plot_lines(table, "batch", "prompts_per_s", ("prompts in a batch", "prompts per second"), title, log_x=True)
+
+
+def plot_learning_curve(curve: pd.DataFrame) -> Figure:
+    """Draw a router's ``learning_curve``: mean and range over seeds of training and validation loss."""
+    losses = curve.rename(columns={"held_out": "validation"}).melt(
+        ["seed", "epoch"], ["training", "validation"], "part"
+    )
+    table = losses.groupby(["part", "epoch"], sort=False)["value"].agg(loss="mean", low="min", high="max").reset_index()
+    validation = table[table["part"] == "validation"].set_index("epoch")["loss"]
+    best = validation.idxmin()
+    title = f"Validation loss is lowest after {best} epochs" if best else "Validation loss rises from the first epoch"
+    labels = ("epoch (0: the leaderboard)", "log-loss (nats per battle; band: all seeds)")
+    return plot_lines(table, "epoch", "loss", labels, title, by="part")
+
+
+def map_models(router: MatrixFactorizationRouter, vectors: np.ndarray) -> pd.DataFrame:
+    """Return model, first, second (components of the prompt-dependent ratings), rating_elo, explained (share by both).
+
+    Models are sorted by their distance from the centre, the farthest first.
     """
-    prompts = table["prompt"].unique()
-    figure, axes = plt.subplots(len(prompts), 1, figsize=(9, 1.9 * len(prompts) + 0.6), sharex=True)
-    for axis, prompt in zip(np.atleast_1d(axes), prompts, strict=True):
-        part = table[table["prompt"] == prompt].iloc[::-1]
-        axis.barh(range(len(part)), part["weight"], color="C0")
-        axis.set_yticks(range(len(part)), [textwrap.shorten(text, 64, placeholder=" …") for text in part["neighbour"]])
-        axis.tick_params(axis="y", labelsize=7.5, length=0)
-        axis.set_title(f"for: {textwrap.shorten(prompt, 66, placeholder=' …')}", fontsize=9)
-    np.atleast_1d(axes)[-1].set(xlabel="weight in the fit (most similar prompt: 1)")
-    set_title(figure, title)
-    return figure
+    form = router.prompt_product - router.prompt_product.mean(axis=1, keepdims=True)
+    _, strength, right = np.linalg.svd(form * vectors.std(axis=0)[:, None], full_matrices=False)
+    mean_rating = router.ratings(vectors).mean(axis=0) * ELO_PER_LOG_ODDS
+    table = pd.DataFrame({"model": router.models, "first": right[0] * strength[0], "second": right[1] * strength[1]})
+    table = table.assign(rating_elo=mean_rating, explained=(strength[:2] ** 2).sum() / (strength**2).sum())
+    return table.loc[(table["first"] ** 2 + table["second"] ** 2).sort_values(ascending=False).index]
 
 
-def plot_groups(table: pd.DataFrame, labels: tuple[str, str], title: str) -> Figure:
-    """Observed value with interval and predicted value for each group.
-
-    Parameters
-    ----------
-    table : DataFrame
-        ``group``, ``predicted``, ``observed``, ``low``, ``high``, sorted as to be shown.
-    labels : of the predicted and of the observed value.
-    """
-    figure, axis = plt.subplots(figsize=(8, 0.32 * len(table) + 1.6))
-    position = np.arange(len(table))[::-1]
-    axis.errorbar(table["observed"], position, xerr=_errors(table, "observed"), fmt="o", color="0.3", label=labels[1])
-    axis.plot(table["predicted"], position, "D", color="C1", label=labels[0])
-    axis.set_yticks(position, table["group"])
-    axis.set(xlabel="expected score of the strong model against the weak one (a tie is one half)")
-    figure.legend(loc="outside lower center", ncols=2)
-    set_title(figure, title)
-    return figure
+def plot_model_map(table: pd.DataFrame) -> Figure:
+    """Draw the table of `map_models`; the models farthest out are named."""
+    title = f"Two components explain {table['explained'].iloc[0]:.0%} of the prompt-dependent variance"
+    color = ("rating_elo", "mean rating (Elo points)")
+    labels = ("first component", "second component")
+    return plot_points(table, "first", "second", labels, title, name="model", color=color)
 
 
-def plot_learning_curve(table: pd.DataFrame, title: str) -> Figure:
-    """Loss on training and on held-out battles by epoch, a thin line a seed.
-
-    Parameters
-    ----------
-    table : DataFrame
-        ``epoch``, ``seed``, ``training``, ``held_out``: nats a battle.
-    """
-    figure, axis = plt.subplots(figsize=(7, 4))
-    ends = []
-    for number, column in enumerate(("training", "held_out")):
-        for _, part in table.groupby("seed"):
-            axis.plot(part["epoch"], part[column], color=f"C{number}", alpha=0.35, linewidth=1)
-        mean = table.groupby("epoch")[column].mean()
-        axis.plot(mean.index, mean, ["-", "--"][number], color=f"C{number}")
-        ends.append((mean.index[-1], mean.iloc[-1], column.replace("_", " "), f"C{number}"))
-    axis.set(xlabel="epoch (0: the leaderboard)", ylabel="log-loss (nats a battle)")
-    set_title(figure, title)
-    label_line_ends(axis, ends)
-    return figure
-
-
-def plot_model_map(table: pd.DataFrame, title: str) -> Figure:
-    """Models in the plane of their two main prompt-dependent directions, coloured by rating.
-
-    The models farthest out are named, as far as their names do not lie on each other.
-
-    Parameters
-    ----------
-    table : DataFrame
-        ``model``, ``first``, ``second``, ``rating_elo``.
-    """
-    figure, axis = plt.subplots(figsize=(8, 5.5))
-    points = axis.scatter(table["first"], table["second"], c=table["rating_elo"], cmap="cividis", s=30)
-    figure.colorbar(points, label="mean rating (Elo points)")
-    axis.set(xlabel="first direction", ylabel="second direction")
-    axis.margins(x=0.15)
-    set_title(figure, title)
-    distance = sum((table[name] / table[name].std()) ** 2 for name in ("first", "second"))
-    figure.canvas.draw()  # where the axis lies decides which names meet
-    taken = []
-    for row in table.loc[distance.nlargest(20).index].itertuples():
-        name = axis.annotate(row.model, (row.first, row.second), (4, 3), textcoords="offset points", fontsize=7.5)
-        place = name.get_window_extent()
-        if any(place.overlaps(other) for other in taken):
-            name.remove()
-        else:
-            taken.append(place)
-    return figure
-
-
-def plot_calibration(tables: dict[str, pd.DataFrame], title: str) -> Figure:
-    """Reliability: predicted against observed frequency, with intervals; a router a line."""
-    figure, axis = plt.subplots(figsize=(5.6, 4.8))
-    axis.plot([0, 1], [0, 1], color="0.7", zorder=0)
-    for name, table in tables.items():
-        error = [table["observed"] - table["observed_low"], table["observed_high"] - table["observed"]]
-        style = ROUTER_STYLES[name]
-        axis.errorbar(table["predicted"], table["observed"], yerr=error, label=name.replace("_", " "), **style)
-    axis.set(xlabel="predicted probability that model a wins", ylabel="observed share")
-    figure.legend(loc="outside lower center", ncols=2)
-    set_title(figure, title)
-    return figure
+def plot_calibration(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Draw the `calibration_table` of each router, by its name in `ROUTER_STYLES`."""
+    inside = [table["predicted"].between(table["observed_low"], table["observed_high"]) for table in tables.values()]
+    return plotting.plot_calibration(tables, f"{pd.concat(inside).mean():.0%} of the bins agree with what was observed")

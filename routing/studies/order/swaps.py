@@ -17,7 +17,7 @@ from routing.order_audit import RouterMaker, audit_order, bootstrap_decisions, d
 from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, bootstrap_ratings, rating_tiers
 from routing.routers.base import BradleyTerryRouter, Prompts, Router
 from routing.routers.similarity import SimilarityRouter
-from routing.studies.elo import online_elo
+from routing.studies.leaderboard import online_elo
 from routing.studies.order.original import (
     EloRouter,
     ReleasedSimilarityRouter,
