@@ -10,11 +10,11 @@ from routing.data.benchmarks import BenchmarkTable
 from routing.studies.inputs import PAIR
 from routing.studies.two_models.gold_labels import (
     LABEL_RULES,
-    transfer_gold,
     cross_validate_gold,
     evaluate_gold,
     label_battles,
     learn_few_labels,
+    transfer_gold,
 )
 from routing.studies.two_models.surface_features import add_surface, surface_features
 

@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 
 from routing.battles import swap_battles
-from routing.studies.many_models.calibration import compare_win_shares, group_scores
+from routing.embeddings import PromptEncoder
+from routing.studies.inputs import load_tasks
+from routing.studies.many_models.calibration import (
+    compare_win_shares,
+    group_scores,
+    map_ratings,
+    plot_quality_maps,
+    plot_win_shares,
+)
 from routing.studies.simulated.arena import simulate_arena
 
 
@@ -18,6 +26,7 @@ def test_win_shares_are_recovered_whichever_model_stands_first(rng):
     assert table["model"].tolist() == list(arena.models[1:])
     assert (table["expected"] - table["observed"]).abs().max() < 0.06
     assert ((table["low"] < table["observed"]) & (table["observed"] < table["high"])).all()
+    assert f"{(table['expected'] - table['observed']).abs().mean():.3f}" in plot_win_shares(table, "a").get_suptitle()
     swapped = compare_win_shares(swap_battles(learned), swap_battles(held_out, rng.random(8000) < 0.5), reference)
     pd.testing.assert_frame_equal(swapped, table)
 
@@ -49,3 +58,13 @@ def test_answers_to_one_prompt_count_as_one_for_the_interval(rng):
     np.testing.assert_allclose(thrice[["low", "high"]], once[["low", "high"]], atol=1e-9)
     with pytest.raises(ValueError, match="or of other models"):
         group_scores(expected, quality[:3])
+
+
+def test_maps_tell_scores_better_than_the_win_share(rng):
+    task = load_tasks("smoke", 0)[0]["simulated"]
+    table, error = map_ratings(
+        task, PromptEncoder(lambda texts: rng.normal(size=(len(texts), 4)) + 3, cache=False), rng
+    )
+    assert table["way"].unique().tolist() == ["logistic", "isotonic", "win share, not mapped"] == list(error.index)
+    assert error["logistic"] < error["win share, not mapped"]
+    assert f"to {error['logistic']:.3f}" in plot_quality_maps(table, error).get_suptitle()

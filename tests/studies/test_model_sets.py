@@ -1,13 +1,34 @@
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
+from routing.data.benchmarks import BenchmarkTable
+from routing.evaluation.call_curve import call_curve
 from routing.evaluation.frontier import cost_quality_frontier
 from routing.policy.budget import MultiModelPolicy
-from routing.studies.many_models.model_sets import calls_by_budget, growing_frontiers
+from routing.studies.inputs import RoutingTask
+from routing.studies.many_models.model_sets import (
+    calls_by_budget,
+    compare_budgets,
+    frontier_tables,
+    growing_frontiers,
+    order_models,
+    plot_added_models,
+    plot_call_shares,
+    plot_frontiers,
+    plot_two_models,
+)
 
 PRICES = pd.Series({"small": 1.0, "medium": 2.0, "large": 6.0})
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
@@ -18,16 +39,22 @@ def tables(rng) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     return 0.5 * skill + 0.5 * rng.normal(size=skill.shape), (skill > 0.3).astype(float), cost
 
 
+@pytest.fixture
+def task(tables) -> RoutingTask:
+    """The true tables, the first third of which is to train on."""
+    _, quality, cost = tables
+    table = BenchmarkTable(pd.DataFrame({"prompt": [f"prompt {number}" for number in range(150)]}), quality, cost)
+    return RoutingTask(table.select(np.arange(150) < 50), table.select(np.arange(150) >= 50))
+
+
 def test_each_number_of_models_has_the_frontier_of_those_models(tables, rng):
     expected, quality, cost = tables
     order = ["small", "large", "medium"]
-    lines, areas = growing_frontiers(order, expected, quality, cost, PRICES, 30, rng, n_points=7)
+    areas = growing_frontiers(order, expected, quality, cost, PRICES, 30, rng)
     assert areas["added"].tolist() == ["large", "medium"] and areas["models"].tolist() == [2, 3]
     for count, area in zip((2, 3), areas["aiq"], strict=True):
         have = sorted(order[:count])
         frontier = cost_quality_frontier(expected[have], quality[have], cost[have], PRICES)
-        part = lines[lines["models"] == count]
-        assert part["quality"].tolist() == frontier.quality_at(part["usd_per_1000_calls"].to_numpy() / 1000).tolist()
         assert area == frontier.aiq(cost.mean().min(), cost.mean().max())
     assert (areas["low"] < areas["high"]).all()
 
@@ -37,7 +64,7 @@ def test_what_cannot_help_changes_no_number(tables, rng):
         table.assign(useless=column) for table, column in zip(tables, (-9.0, 0.0, 3.0), strict=True)
     )
     prices = pd.concat([PRICES, pd.Series({"useless": 3.0})])
-    _, areas = growing_frontiers(["small", "large", "useless"], expected, quality, cost, prices, 20, rng)
+    areas = growing_frontiers(["small", "large", "useless"], expected, quality, cost, prices, 20, rng)
     assert areas.loc[0, ["aiq", "low", "high"]].tolist() == areas.loc[1, ["aiq", "low", "high"]].tolist()
 
 
@@ -60,3 +87,52 @@ def test_calls_move_from_the_cheapest_to_the_best_models_within_every_budget(tab
 def test_models_that_cost_nothing_have_no_budgets_in_equal_ratios(tables):
     with pytest.raises(ValueError, match="cost nothing"):
         calls_by_budget(tables[0], PRICES - 1.0)
+
+
+def test_models_are_added_by_what_they_add(tables):
+    expected, quality, cost = tables
+    twin = {"copy": "large"}  # a model that adds nothing, because it is one that is there
+    tables = [pd.concat([t, t[["large"]].rename(columns={"large": "copy"})], axis=1) for t in (expected, quality, cost)]
+    assert order_models(*tables, 4)[:1] == ["small"]
+    assert order_models(*tables, 4)[2] == "medium" and set(order_models(*tables, 2)) <= {"small", "large", *twin}
+    with pytest.raises(ValueError, match="n_models is 5; it is from 2 to 4"):
+        order_models(*tables, 5)
+
+
+def test_budgets_hold_at_the_prices_and_a_batch_is_no_worse_than_one_by_one(tables, task):
+    expected = tables[0][50:].reset_index(drop=True)
+    table = compare_budgets({"t": task}, {"t": expected}, (0.3, 1.0))
+    assert (table["expected_usd"] <= table["budget_usd"] * (1 + 1e-9)).all() and len(table) == 4
+    spent = table.pivot(index="budget_share", columns="method", values="expected_usd")
+    assert (spent["best_within"] >= spent["with_budget"] - 1e-12).all()
+    best = task.test.quality.to_numpy()[np.arange(100), expected.to_numpy().argmax(axis=1)].mean()
+    assert table.loc[table["budget_share"] == 1.0, "quality"].to_numpy() == pytest.approx(best)
+
+
+def test_tables_of_frontiers_have_a_figure(tables, task, rng):
+    expected = {"t": tables[0][50:].reset_index(drop=True)}
+    bands, metrics, singles = frontier_tables({"t": task}, expected, 10, rng, n_budgets=9)
+    assert len(bands) == 18 and singles["model"].tolist() == list(task.test.models)
+    share = metrics.set_index(["router", "metric"]).loc[("router", "cost_share"), "estimate"]
+    title = plot_frontiers(bands, singles, metrics).get_suptitle()
+    assert (f"{share:.0%}" in title) == np.isfinite(share) and ("does not reach" in title) == np.isinf(share)
+    assert "does not reach" in plot_frontiers(bands, singles, metrics.assign(estimate=np.inf)).get_suptitle()
+
+
+def test_figures_say_what_their_tables_say(tables):
+    areas = pd.DataFrame({"models": [2, 3, 4], "added": ["x/b", "x/c", "x/d"], "aiq": [0.5, 0.59, 0.6]})
+    assert plot_added_models(areas.assign(low=0.4, high=0.7)).get_suptitle().startswith("3 of 4 models")
+    shares = calls_by_budget(tables[0], PRICES, n_budgets=4).assign(rare=0.005)
+    figure = plot_call_shares(shares)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["small", "medium", "large", "others"]
+
+
+def test_the_frontier_of_two_models_is_drawn_on_the_curve():
+    p_strong, quality = np.array([0.1, 0.4, 0.9]), pd.DataFrame({"big": [1.0, 0.0, 1.0], "small": 0.0})
+    curve = call_curve(p_strong, quality["big"], quality["small"])
+    expected = pd.DataFrame({"big": p_strong, "small": 0.0})
+    figure, table = plot_two_models(
+        curve, cost_quality_frontier(expected, quality, pd.Series({"big": 1.0, "small": 0.0}))
+    )
+    np.testing.assert_allclose(table["quality"], table["frontier_quality"], atol=1e-14)
+    assert len(figure.axes[0].lines) == 2

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from routing.studies.many_models.new_models import newcomer_errors
+from routing.studies.many_models.new_models import new_model_errors, plot_new_models
 from routing.studies.simulated.arena import simulate_arena
 
 
@@ -18,7 +18,7 @@ def arena_battles():
 
 def test_battles_make_a_rating_right_and_a_true_leaderboard_helps_at_the_start(arena_battles):
     battles, truth = arena_battles
-    errors = newcomer_errors(battles, truth.index[:4], truth, [0, 10, 200], 20, np.random.default_rng(0))
+    errors = new_model_errors(battles, truth.index[:4], truth, [0, 10, 200], 20, np.random.default_rng(0))
     error = errors.set_index(["start", "battles"])["error"]
     assert error["leaderboard", 0] < 0.5 * error["average model", 0]
     for start in ("leaderboard", "average model"):
@@ -27,12 +27,14 @@ def test_battles_make_a_rating_right_and_a_true_leaderboard_helps_at_the_start(a
     # A leaderboard that is right is not thrown away for the first few battles.
     assert error["leaderboard", 10] < error["average model", 10]
     assert (errors["low"] <= errors["error"]).all() and (errors["error"] <= errors["high"]).all()
+    saved = error["average model", 10] - error["leaderboard", 10]
+    assert f"saves {saved:.2f} log-odds" in plot_new_models(errors).get_suptitle()
 
 
 def test_the_scale_of_the_leaderboard_does_not_matter(arena_battles):
     battles, truth = arena_battles
     found = [
-        newcomer_errors(battles, truth.index[:2], board, [0, 5], 3, np.random.default_rng(0))
+        new_model_errors(battles, truth.index[:2], board, [0, 5], 3, np.random.default_rng(0))
         for board in (truth, 1000 + 174 * truth)
     ]
     np.testing.assert_allclose(found[0]["error"], found[1]["error"], atol=1e-9)
@@ -43,8 +45,8 @@ def test_who_joins_has_battles_and_a_place(arena_battles):
     rng = np.random.default_rng(0)
     name = truth.index[0]
     with pytest.raises(ValueError, match=f"{name} has .* battles; 10000 are needed"):
-        newcomer_errors(battles, [name], truth, [5000], 1, rng)
+        new_model_errors(battles, [name], truth, [5000], 1, rng)
     with pytest.raises(ValueError, match=f"{name} has no place on the leaderboard"):
-        newcomer_errors(battles, [name], truth.drop(name), [5], 1, rng)
+        new_model_errors(battles, [name], truth.drop(name), [5], 1, rng)
     with pytest.raises(ValueError, match="has 2 of the models that"):
-        newcomer_errors(battles, [name], truth.iloc[:3], [5], 1, rng)
+        new_model_errors(battles, [name], truth.iloc[:3], [5], 1, rng)

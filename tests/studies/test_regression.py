@@ -3,12 +3,21 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
+from routing.data.benchmarks import BenchmarkTable
 from routing.embeddings import unit_rows
 from routing.studies.cross_validation import assign_folds
-from routing.studies.many_models.regression import QualityCandidate, choice_scores, regression_ideas, try_regressions
+from routing.studies.many_models.regression import (
+    QualityCandidate,
+    choice_scores,
+    gain_over_single,
+    plot_tried,
+    regression_ideas,
+    try_regressions,
+)
 
 
 @pytest.fixture
@@ -35,7 +44,7 @@ def test_the_score_is_that_of_the_model_expected_best_and_of_equal_ones_the_mean
         choice_scores(expected, quality.rename(columns={"a": "c"}))
 
 
-class Copies:
+class Copies(RegressorMixin, BaseEstimator):
     """Knows only the prompts that it was fitted to: perfect unless it is judged out of fold."""
 
     def fit(self, embeddings, quality):
@@ -87,3 +96,14 @@ def test_every_idea_finds_what_is_easy_and_needs_no_scale(rng):
     assert (found.table["test_score"] > 0.9).all() and (found.table["inner_score"] > 0.9).all()
     for expected in found.test.values():
         assert expected.sum(axis=1).to_numpy() == pytest.approx(1.0)  # as the scores of each prompt do
+
+
+def test_the_gain_of_what_was_chosen_is_paired_with_the_best_single_model(task, rng):
+    found = tried(task, rng, {"ridge": lambda: Ridge(1.0)})
+    test = BenchmarkTable(pd.DataFrame({"prompt": [f"p{n}" for n in range(100)]}), task[3])
+    gain = gain_over_single(found, test, 200, rng)
+    assert gain["gain"] == pytest.approx(found.table["test_score"].iloc[0] - task[3].mean().max())
+    assert 0 < gain["low"] < gain["gain"] < gain["high"]
+    figure = plot_tried(found.table, {"best single model": 0.5})
+    assert figure.get_suptitle().endswith(f"scores {found.table['test_score'].iloc[0]:.3f} on the test prompts")
+    assert "ridge (chosen)" in [label.get_text() for label in figure.axes[0].get_yticklabels()]

@@ -201,7 +201,7 @@ def test_the_figure_of_categories_says_how_routers_agree_with_judges():
 def test_the_figure_of_the_paper_counts_what_lies_inside(rng):
     table = pd.DataFrame(
         {
-            "benchmark": ["MMLU", "MMLU", "MT-Bench"], "training_data": "arena", "router": ["bert", "causal_llm", "bert"],
+            "benchmark": ["MMLU", "MMLU", "MT-Bench"], "training_data": "arena", "router": ["bert", "mf", "bert"],
             "estimate": [0.6, 0.4, 0.5], "low": [0.55, 0.3, 0.4], "high": [0.7, 0.45, 0.6], "paper": [0.6, 0.5, np.nan],
         }
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Expected qualities against what was observed on prompts that were held out."""
+"""Compare expected qualities with what was observed on held-out prompts."""
 
 from __future__ import annotations
 
@@ -6,30 +6,38 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from routing.battles import count_pairs, encode_battles
-from routing.policy.quality import win_share
+from routing.data.benchmarks import BenchmarkTable
+from routing.embeddings import PromptEncoder
+from routing.evaluation.resampling import wilson_interval
+from routing.policy.quality import QualityMap, win_share
 from routing.ratings.bradley_terry import fit_bradley_terry
+from routing.routers.similarity import SimilarityRouter
+from routing.studies.cross_validation import assign_folds
+from routing.studies.inputs import RoutingTask
+from routing.studies.plotting import plot_lines, plot_points
 
 
 def compare_win_shares(
     learned: pd.DataFrame, held_out: pd.DataFrame, reference: str, level: float = 0.95
 ) -> pd.DataFrame:
-    """Expected win share of every model over one of them, from some battles, and the observed one in others.
+    """Return the expected win share of every model over a reference, from some battles, and the observed in others.
 
     Parameters
     ----------
     learned, held_out : DataFrame
         Battles; the ratings are Bradley-Terry's on the first (with a prior of strength 1), whoever met.
     reference : str
-        Of the held-out battles those that it fought are looked at.
+        Of the held-out battles, those of this model count.
 
     Returns
     -------
     DataFrame
-        A row a model that met the reference at least twice: model, expected, observed (a tie is half), low, high
-        (Agresti and Coull's interval of `level` [Agresti13]), n.
+        One row per model that met the reference at least twice: model, expected, observed (a tie is half), low, high
+        (`wilson_interval`), n.
 
     Raises
     ------
@@ -47,19 +55,15 @@ def compare_win_shares(
     groups = pd.Series(score).groupby(other)
     table = pd.DataFrame({"observed": groups.mean(), "n": groups.size()})
     table = table[(table["n"] > 1) & table.index.isin(expected.index)]
-    z2 = norm.ppf((1 + level) / 2) ** 2
-    centre = (table["observed"] * table["n"] + z2 / 2) / (table["n"] + z2)
-    half = np.sqrt(z2 * centre * (1 - centre) / (table["n"] + z2))
-    table = table.assign(
-        expected=expected[table.index], low=(centre - half).clip(0), high=(centre + half).clip(upper=1)
-    )
+    low, high = wilson_interval(table["observed"] * table["n"], table["n"], level)
+    table = table.assign(expected=expected[table.index], low=low, high=high)
     return table.rename_axis("model").reset_index()[["model", "expected", "observed", "low", "high", "n"]]
 
 
 def group_scores(
     expected: pd.DataFrame, quality: pd.DataFrame, n_groups: int = 10, level: float = 0.95
 ) -> pd.DataFrame:
-    """Mean expected and mean observed score of answers in about equal groups, sorted by the expected score.
+    """Return mean expected and mean observed score of answers in about equal groups, sorted by the expected score.
 
     Answers of equal expected score stay together, so there may be fewer groups.
 
@@ -92,3 +96,51 @@ def group_scores(
         half = z * math.sqrt((sums**2).sum()) / len(group)
         rows.append((said[group].mean(), mean, mean - half, mean + half, len(group)))
     return pd.DataFrame(rows, columns=["expected", "observed", "low", "high", "n"])
+
+
+def map_ratings(task: RoutingTask, encoder: PromptEncoder, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.Series]:
+    """Turn ratings into scores by three ways, and compare them on the test prompts.
+
+    A router is trained on battles on half of the training prompts, the maps on the scores of the other half.
+
+    Returns
+    -------
+    table : DataFrame
+        way ("logistic", "isotonic", "win share, not mapped"), and the columns of `group_scores`.
+    error : Series of way to float
+        Mean squared error of the expected score.
+    """
+    half = assign_folds(task.train.prompts["prompt"].to_numpy(), 2, rng)
+    learn, mapped = task.train.select(half == 0), task.train.select(half == 1)
+    battles = pd.concat([learn.battles(a, b) for a in learn.models for b in learn.models if a < b])
+    router = SimilarityRouter(n_tiers=None, prior_strength=1.0, encoder=encoder).fit(battles)
+
+    def rate(part: BenchmarkTable) -> pd.DataFrame:
+        return pd.DataFrame(router.ratings(part.prompts["prompt"].tolist()), columns=list(router.models))
+
+    rated, queried = rate(mapped), rate(task.test)
+    ways = {kind: QualityMap(kind).fit(rated, mapped.quality).predict(queried) for kind in ("logistic", "isotonic")}
+    ways["win share, not mapped"] = win_share(queried, router.nu)
+    truth = task.test.quality[list(router.models)]
+    table = pd.concat({way: group_scores(values, truth) for way, values in ways.items()}, names=["way"])
+    error = {way: float(((values.to_numpy() - truth.to_numpy()) ** 2).mean()) for way, values in ways.items()}
+    return table.reset_index(level=0), pd.Series(error)
+
+
+def plot_win_shares(table: pd.DataFrame, reference: str) -> Figure:
+    """Draw expected against observed win shares on held-out prompts; `table` as `compare_win_shares`."""
+    miss = (table["expected"] - table["observed"]).abs()
+    title = f"Win shares of {len(table)} models over {reference} are off by {miss.mean():.3f} on held-out prompts"
+    labels = (f"expected win share over {reference}", "observed on held-out prompts (95 %)")
+    shown = table.assign(name=table["model"].where(miss >= miss.nlargest(2).min(), ""))
+    return plot_points(shown, "expected", "observed", labels, title, name="name", equal=True)
+
+
+def plot_quality_maps(table: pd.DataFrame, error: pd.Series) -> Figure:
+    """Draw expected against observed mean score, one line per way to expect it; tables as `map_ratings`."""
+    title = f"Calibration cuts the squared error from {error['win share, not mapped']:.3f} to {error['logistic']:.3f}"
+    figure = plot_lines(
+        table, "expected", "observed", ("expected score", "observed mean score (95 %)"), title, by="way"
+    )
+    figure.axes[0].plot([0, 1], [0, 1], color="0.7", zorder=0)
+    return figure

@@ -1,14 +1,122 @@
-"""A growing set of models, and a growing budget: what each model adds to the frontier, and which gets the calls."""
+"""Route among many models: frontiers, what each further model adds, and which model gets the calls at a budget."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
-from routing.evaluation.frontier import cost_quality_frontier
+from routing.evaluation.call_curve import CallCurve
+from routing.evaluation.frontier import Frontier, bootstrap_frontier, cost_quality_frontier, upper_hull
 from routing.policy.budget import MultiModelPolicy, Prices
+from routing.studies.inputs import RoutingTask
+from routing.studies.plotting import ROUTER_STYLES, plot_bars, plot_lines, plot_rows
+
+MIXED = "single models mixed at random"
+STYLES = {
+    "router": {"color": "C0", "marker": "", "linestyle": "-"},
+    "oracle": {**ROUTER_STYLES["oracle"], "marker": "", "linestyle": ":"},
+    MIXED: {"color": "#949494", "marker": "", "linestyle": "--"},
+}
+RARE_SHARE = 0.01  # models that never get as much are counted together
+RESAMPLES = {"smoke": 20, "quick": 200, "full": 1000}
+
+
+def short_name(model: str) -> str:
+    """Return the name of a model without its organisation."""
+    return model.rsplit("/", 1)[-1]
+
+
+def frontier_tables(
+    tasks: Mapping[str, RoutingTask],
+    expected: Mapping[str, pd.DataFrame],
+    n_resamples: int,
+    rng: np.random.Generator,
+    n_budgets: int = 400,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return frontiers, their metrics and the single models of several tasks.
+
+    The policy's prices are mean costs on the training prompts; what is paid is what each answer cost.
+
+    Parameters
+    ----------
+    expected : mapping of task to DataFrame, shape (n_test, n_models)
+        Expected quality on the test prompts, of the tasks that have costs.
+
+    Returns
+    -------
+    bands, metrics : DataFrame
+        As `bootstrap_frontier`, with column task; routers "router" and "oracle".
+    singles : DataFrame
+        task, model, cost_usd, quality (means over the test prompts).
+    """
+    parts = []
+    for name, table in expected.items():
+        test, prices = tasks[name].test, tasks[name].train.cost_usd.mean()
+        routers = {"router": table, "oracle": test.quality}
+        found = bootstrap_frontier(routers, test.quality, test.cost_usd, n_resamples, rng, prices, n_budgets=n_budgets)
+        alone = {"model": test.models, "cost_usd": test.cost_usd.mean(), "quality": test.quality.mean()}
+        parts.append([part.assign(task=name) for part in (*found, pd.DataFrame(alone))])
+    bands, metrics, singles = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    return bands, metrics, singles
+
+
+def compare_budgets(
+    tasks: Mapping[str, RoutingTask], expected: Mapping[str, pd.DataFrame], shares: Sequence[float] = (0.25, 0.5, 1.0)
+) -> pd.DataFrame:
+    """Return what budgets buy on the test prompts, by two ways to keep to them.
+
+    `with_budget` calibrates a policy that then takes prompts one by one; `best_within` assigns the prompts of a batch
+    together. Budgets are shares of the way from the cheapest model to always taking the best expected one.
+
+    Returns
+    -------
+    DataFrame
+        task, budget_share, budget_usd, method, expected_usd (at the prices), usd (what the answers cost; all three per
+        call), quality (what the answers scored).
+    """
+    rows = []
+    for name, table in expected.items():
+        test, prices = tasks[name].test, tasks[name].train.cost_usd.mean()
+        policy, cheapest = MultiModelPolicy(prices), prices.min()
+        for share in shares:
+            budget = cheapest + share * (prices[table.idxmax(axis=1)].mean() - cheapest)
+            calibrated, batch = policy.with_budget(table, budget), policy.best_within(table, budget)
+            for method, chosen in {"with_budget": calibrated.choose(table), "best_within": batch.models}.items():
+                place = np.arange(len(chosen)), test.quality.columns.get_indexer(chosen)
+                usd = prices[chosen].mean(), test.cost_usd[test.quality.columns].to_numpy()[place].mean()
+                rows.append((name, share, budget, method, *usd, test.quality.to_numpy()[place].mean()))
+    return pd.DataFrame(rows, columns="task budget_share budget_usd method expected_usd usd quality".split())
+
+
+def order_models(
+    expected: pd.DataFrame, quality: pd.DataFrame, cost_usd: Prices, n_models: int, prices: Prices | None = None
+) -> list[str]:
+    """Return the first `n_models` models to have: the cheapest, the best, then always the one that adds most AIQ.
+
+    Of equal ones the first by name. Parameters as in `cost_quality_frontier`; use prompts that nothing is evaluated on.
+
+    Raises
+    ------
+    ValueError
+        As `cost_quality_frontier`; fewer than 2 models, or more than there are.
+    """
+    everything = cost_quality_frontier(expected, quality, cost_usd, prices)
+    if not 2 <= n_models <= len(everything.models):
+        raise ValueError(f"n_models is {n_models}; it is from 2 to {len(everything.models)}")
+    span = everything.single_cost_usd.min(), everything.single_cost_usd.max()
+    order = list(dict.fromkeys(everything.models[place] for place in (everything.cheapest, everything.best)))
+    while len(order) < n_models:
+        lifts = {
+            name: cost_quality_frontier(expected[[*order, name]], quality, cost_usd, prices).aiq(*span)
+            for name in everything.models
+            if name not in order
+        }
+        order.append(max(lifts, key=lifts.__getitem__))  # the first of equal ones, which come by name
+    return order
 
 
 def growing_frontiers(
@@ -19,49 +127,33 @@ def growing_frontiers(
     prices: pd.Series,
     n_resamples: int,
     rng: np.random.Generator,
-    n_points: int = 200,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frontiers of the first 2, 3, ... models, and their mean quality over the budgets.
+) -> pd.DataFrame:
+    """Return the mean quality over the budgets that the first 2, 3, ... models reach.
 
     Parameters
     ----------
     order : sequence of str
-        The models in the order in which one has them, as `routing.evaluation.frontier.order_models` gives it.
-    expected, quality, cost_usd, prices : as in `routing.evaluation.frontier.cost_quality_frontier`
-    n_resamples : int
-        Of the prompts, the same for every number of models.
-    n_points : int
-        Costs at which each frontier is given, in equal ratios.
+        The models in the order in which one has them, as from `order_models`.
+    expected, quality, cost_usd, prices : as in `cost_quality_frontier`
 
     Returns
     -------
-    lines : DataFrame
-        models (how many), usd_per_1000_calls, quality.
-    areas : DataFrame
-        models, added (the name of the last one), aiq over the costs of all single models, low, high (95 %).
-
-    Raises
-    ------
-    ValueError
-        As `cost_quality_frontier`.
+    DataFrame
+        models (how many), added (the name of the last one), aiq over the costs of all single models, low, high (95 %).
     """
-    span = cost_usd.mean().min(), cost_usd.mean().max()
-    rows = [np.arange(len(quality)), *rng.integers(len(quality), size=(n_resamples, len(quality)))]
-    lines, areas = [], []
-    for count in range(2, len(order) + 1):
-        tables = [table[sorted(order[:count])] for table in (expected, quality, cost_usd)]
-        frontiers = [cost_quality_frontier(*(table.iloc[drawn] for table in tables), prices) for drawn in rows]
-        cost = np.geomspace(frontiers[0].cost_usd.min(), frontiers[0].cost_usd.max(), n_points)
-        at = frontiers[0].quality_at(cost)
-        lines.append(pd.DataFrame({"models": count, "usd_per_1000_calls": 1000 * cost, "quality": at}))
-        aiq = [frontier.aiq(*span) for frontier in frontiers]
-        areas.append((count, order[count - 1], aiq[0], *np.quantile(aiq[1:], [0.025, 0.975])))
-    columns = ["models", "added", "aiq", "low", "high"]
-    return pd.concat(lines, ignore_index=True), pd.DataFrame(areas, columns=columns)
+    low, high = cost_usd.mean().min(), cost_usd.mean().max()
+    tables = {str(count): expected[sorted(order[:count])] for count in range(2, len(order) + 1)}
+
+    def aiq(frontier: Frontier) -> float:
+        return frontier.aiq(low, high)
+
+    _, metrics = bootstrap_frontier(tables, quality, cost_usd, n_resamples, rng, prices, metrics={"aiq": aiq})
+    table = metrics.rename(columns={"estimate": "aiq"}).assign(models=metrics["router"].astype(int), added=order[1:])
+    return table[["models", "added", "aiq", "low", "high"]]
 
 
-def calls_by_budget(expected: pd.DataFrame, prices: Prices, n_budgets: int = 200) -> pd.DataFrame:
-    """Share of the prompts that goes to each model at budgets from that of the cheapest models to that of the best.
+def calls_by_budget(expected: pd.DataFrame, prices: Prices, n_budgets: int = 12) -> pd.DataFrame:
+    """Return the share of the prompts that goes to each model, from the cheapest models' budget to the best ones'.
 
     Parameters
     ----------
@@ -71,7 +163,7 @@ def calls_by_budget(expected: pd.DataFrame, prices: Prices, n_budgets: int = 200
     Returns
     -------
     DataFrame, shape (n_budgets, n_models)
-        Indexed by usd_per_1000_calls, in equal ratios; models from the cheapest to the dearest; rows sum to 1.
+        Indexed by usd_per_1000_calls, in equal ratios; models from the cheapest to the most expensive; rows sum to 1.
 
     Raises
     ------
@@ -91,3 +183,76 @@ def calls_by_budget(expected: pd.DataFrame, prices: Prices, n_budgets: int = 200
     by_price = np.lexsort((models, table.mean(axis=0)))
     index = pd.Index(1000 * budgets, name="usd_per_1000_calls")
     return pd.DataFrame(np.array(shares)[:, by_price], index, [models[column] for column in by_price])
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def plot_two_models(curve: CallCurve, frontier: Frontier) -> tuple[Figure, pd.DataFrame]:
+    """Draw the call-performance curve and the frontier of two models at prices 1 and 0; also returns the table."""
+    table = pd.DataFrame({"strong_share": curve.strong_share, "quality": curve.quality})
+    table = table.assign(cost_usd=frontier.cost_usd, frontier_quality=frontier.quality)
+    names = ("call-performance curve", "frontier of two models")
+    thin = table.iloc[np.unique(np.linspace(0, len(table) - 1, 40).astype(int))]
+    points = thin[["cost_usd", "frontier_quality"]].set_axis(["strong_share", "quality"], axis=1)
+    shown = pd.concat([table[["strong_share", "quality"]].assign(by=names[0]), points.assign(by=names[1])])
+    styles = {
+        names[0]: {"color": "0.55", "linewidth": 4, "marker": ""},
+        names[1]: {"color": "C0", "marker": "o", "linestyle": ""},
+    }
+    labels = ("share of calls to the strong model = mean cost at prices 1 and 0", "mean score")
+    title = "The frontier of two models is the call-performance curve, point by point"
+    return plot_lines(shown, "strong_share", "quality", labels, title, by="by", styles=styles), table
+
+
+def plot_frontiers(bands: pd.DataFrame, singles: pd.DataFrame, metrics: pd.DataFrame) -> Figure:
+    """Draw mean quality against mean cost, one panel per task; tables as from `frontier_tables`."""
+    lines = [bands.assign(low=bands["low"].where(bands["router"] == "router"))]
+    for task, alone in singles.groupby("task", sort=False):
+        cost, quality = upper_hull(alone["cost_usd"].to_numpy(), alone["quality"].to_numpy())
+        # A mixture of two models is a straight line in dollars, which a logarithmic axis bends.
+        grid = np.unique(np.concatenate([cost, np.geomspace(cost[0], alone["cost_usd"].max(), 200)]))
+        mixed = {"task": task, "router": MIXED, "cost_usd": grid, "quality": np.interp(grid, cost, quality)}
+        lines.append(pd.DataFrame(mixed))
+    shown = pd.concat(lines, ignore_index=True)
+    shown["usd"] = 1000 * shown["cost_usd"]
+    share = metrics[(metrics["metric"] == "cost_share") & (metrics["router"] == "router")].set_index("task")["estimate"]
+    title = f"Routing reaches the best single model's quality at {share.min():.0%} of its cost on {share.idxmin()}"
+    if not np.isfinite(share.min()):
+        title = "Routing does not reach the best single model's quality"
+    labels = ("dollars per 1,000 calls", "mean score")
+    shown = shown[["task", "router", "usd", "quality", "low", "high"]]
+    figure = plot_lines(shown, "usd", "quality", labels, title, by="router", panel="task", styles=STYLES, log_x=True)
+    for axis, (_, alone) in zip(figure.axes, singles.groupby("task", sort=False), strict=True):
+        axis.plot(1000 * alone["cost_usd"], alone["quality"], "o", color="0.35", markersize=4, zorder=1)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
+        best = alone.loc[alone["quality"].idxmax()]
+        place = {"textcoords": "offset points", "ha": "right", "fontsize": 8}
+        axis.annotate(short_name(best["model"]), (1000 * best["cost_usd"], best["quality"]), (0, -12), **place)
+    return figure
+
+
+def plot_added_models(areas: pd.DataFrame) -> Figure:
+    """Draw the mean quality over the budgets of 2, 3, ... models, one row each; `areas` as `growing_frontiers`."""
+    first, last = areas["aiq"].iloc[0], areas["aiq"].iloc[-1]
+    enough = areas.loc[areas["aiq"] >= first + 0.9 * (last - first), "models"].iloc[0]
+    title = f"{enough} of {areas['models'].max()} models bring most of what all bring"
+    names = [f"{row.models}: + {short_name(row.added)}" for row in areas.itertuples()]
+    shown = areas.assign(name=["2: cheapest and best", *names[1:]], estimate=areas["aiq"])
+    return plot_rows(shown, "mean score over the budgets (AIQ, 95 %)", title)
+
+
+def plot_call_shares(shares: pd.DataFrame) -> Figure:
+    """Draw who gets the calls at each budget, one bar per budget; `shares` as `calls_by_budget`."""
+    rare = shares.columns[shares.max() < RARE_SHARE]
+    used = shares.drop(columns=rare)
+    if shares[rare].to_numpy().any():
+        used = used.assign(others=shares[rare].sum(axis=1))
+    table = used.rename(columns=short_name).rename_axis(columns="model").stack().rename("estimate").reset_index()
+    table["name"] = table["usd_per_1000_calls"].map("{:.3g} $".format)
+    title = f"Calls move from cheap to expensive models as the budget grows; {used.shape[1]} models share them"
+    return plot_bars(
+        table, "share of calls by model, cheapest first, at each budget per 1,000 calls", title, by="model"
+    )

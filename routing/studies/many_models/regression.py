@@ -1,4 +1,4 @@
-"""Quality learned directly: every model's score regressed on the prompt's embedding, the regression chosen by folds.
+"""Learn quality directly: regress every model's score on the prompt's embedding, with the regression chosen by folds.
 
 Battles say who is better; where a benchmark gives every model's score on every prompt, a regression of the scores uses
 more of it. Any regressor with scikit-learn's `fit` and `predict` for several outputs will do; which one does, only
@@ -10,39 +10,40 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Self
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.base import RegressorMixin
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
+from routing.data.benchmarks import BenchmarkTable
+from routing.embeddings import PromptEncoder
+from routing.evaluation.resampling import paired_bootstrap
+from routing.studies.cross_validation import assign_folds
+from routing.studies.inputs import RoutingTask
+from routing.studies.plotting import plot_rows
+
 ROUNDING = 1e-12  # of a mean of scores
 Vectors = tuple[np.ndarray, np.ndarray]  # of the training prompts and of the test prompts
-
-
-class Regressor(Protocol):
-    """What scikit-learn's regressors of several outputs are."""
-
-    def fit(self, embeddings: np.ndarray, quality: np.ndarray) -> Self: ...
-
-    def predict(self, embeddings: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class QualityCandidate:
     """A regression and the embeddings that it would see."""
 
-    make_regressor: Callable[[], Regressor]
+    make_regressor: Callable[[], RegressorMixin]  # of several outputs
     train: np.ndarray  # (n_train, width)
     test: np.ndarray  # (n_test, width)
 
 
 def regression_ideas(last: Vectors, middle: Vectors) -> tuple[dict[str, QualityCandidate], dict[str, list[str]]]:
-    """The regressions that notebook 08 tries, and blends of them, as `try_regressions` takes them.
+    """Return the regressions that notebook 08 tries, and blends of them, as `try_regressions` takes them.
 
     Parameters
     ----------
@@ -79,12 +80,12 @@ def regression_ideas(last: Vectors, middle: Vectors) -> tuple[dict[str, QualityC
 
 
 def _similarity_weights(distance: np.ndarray, log_gamma: float) -> np.ndarray:
-    """RouteLLM's weights, gamma ** cosine, from distances between unit vectors; the most similar prompt has 1."""
+    """Return RouteLLM's weights, gamma ** cosine, from distances of unit vectors; the most similar prompt has 1."""
     return np.exp(-log_gamma * (distance**2 - distance.min(axis=-1, keepdims=True) ** 2) / 2)
 
 
 def _kernel_ridge(gamma: float) -> TransformedTargetRegressor:
-    """Kernel ridge that falls back on each model's mean score, not on 0, for a prompt like no other."""
+    """Return kernel ridge that falls back on each model's mean score, not on 0, for a prompt like no other."""
     return TransformedTargetRegressor(
         KernelRidge(alpha=10.0, kernel="rbf", gamma=gamma), transformer=StandardScaler(with_std=False)
     )
@@ -97,8 +98,8 @@ class TriedRegressions:
     Attributes
     ----------
     table : DataFrame
-        A row a candidate: name, inner_score (on the training prompts, each by a fit to the other folds), inner_error
-        (standard error of its distance to the best), test_score with low and high, chosen (the best by inner_score).
+        One row per candidate: name, inner_score (on training prompts, each by a fit to the other folds), inner_error
+        (standard error of its distance to the best), test_score, low, high, chosen (the best by inner_score).
     chosen : str
     inner : dict of DataFrame, shape (n_train, n_models)
         Quality that each candidate expects on the training prompts, out of fold.
@@ -112,10 +113,10 @@ class TriedRegressions:
 
 
 def choice_scores(expected: pd.DataFrame, quality: pd.DataFrame) -> np.ndarray:
-    """Score of the model that is expected to be best on each prompt: (n_prompts,).
+    """Return the score of the model that is expected to be best on each prompt: (n_prompts,).
 
-    Where several are, their mean: what taking one of them at random scores. So the order of the models counts for
-    nothing. It would: means of a few neighbours' scores are often equal.
+    Where several are, their mean, so that the order of the models changes nothing: means of a few neighbours' scores
+    are often equal.
 
     Raises
     ------
@@ -162,29 +163,59 @@ def try_regressions(
     models = list(train_quality.columns)
     scores = train_quality.to_numpy(dtype=float)
     for name, candidate in candidates.items():
-        expected = np.empty_like(scores)
-        for fold in np.unique(folds):
-            inside = folds == fold
-            regressor = candidate.make_regressor().fit(candidate.train[~inside], scores[~inside])
-            expected[inside] = regressor.predict(candidate.train[inside])
+        regressor = candidate.make_regressor()
+        expected = cross_val_predict(regressor, candidate.train, scores, cv=PredefinedSplit(folds))
         inner[name] = pd.DataFrame(expected, columns=models)
-        expected = candidate.make_regressor().fit(candidate.train, scores).predict(candidate.test)
-        test[name] = pd.DataFrame(expected, columns=models)
+        test[name] = pd.DataFrame(regressor.fit(candidate.train, scores).predict(candidate.test), columns=models)
     for name, parts in blends.items():
         unknown = [part for part in parts if part not in candidates]
         if unknown:
             raise ValueError(f"blend {name}: no candidate {', '.join(unknown)}")
         for expectations in (inner, test):
             expectations[name] = sum(expectations[part] for part in parts) / len(parts)
-    drawn = rng.integers(len(test_quality), size=(n_resamples, len(test_quality)))
     inner_scores = {name: choice_scores(expected, train_quality) for name, expected in inner.items()}
+    test_scores = np.array([choice_scores(expected, test_quality) for expected in test.values()])
     chosen = max(inner_scores, key=lambda name: inner_scores[name].mean())
+    n_test = len(test_quality)
+    low, high, _ = paired_bootstrap(lambda counts: test_scores @ counts / n_test, n_test, n_resamples, rng, level)
     rows = []
-    for name, inner_score in inner_scores.items():
-        score = choice_scores(test[name], test_quality)
-        low, high = np.quantile(score[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-        behind = inner_score - inner_scores[chosen]
+    for number, (name, score) in enumerate(inner_scores.items()):
+        behind = score - inner_scores[chosen]
         error = behind.std(ddof=1) / np.sqrt(len(behind))
-        rows.append((name, inner_score.mean(), error, score.mean(), low, high, name == chosen))
+        rows.append((name, score.mean(), error, test_scores[number].mean(), low[number], high[number], name == chosen))
     columns = ["name", "inner_score", "inner_error", "test_score", "low", "high", "chosen"]
     return TriedRegressions(pd.DataFrame(rows, columns=columns), chosen, inner, test)
+
+
+def try_ideas(
+    task: RoutingTask, last: PromptEncoder, middle: PromptEncoder, rng: np.random.Generator, n_resamples: int
+) -> TriedRegressions:
+    """Try `regression_ideas` on a task, by five folds over its training prompts."""
+    prompts = [part.prompts["prompt"].tolist() for part in (task.train, task.test)]
+    ideas = regression_ideas(*(tuple(map(encoder.encode, prompts)) for encoder in (last, middle)))
+    folds = assign_folds(task.train.prompts["prompt"].to_numpy(), 5, rng)
+    return try_regressions(*ideas, task.train.quality, task.test.quality, folds, rng, n_resamples)
+
+
+def gain_over_single(
+    found: TriedRegressions, test: BenchmarkTable, n_resamples: int, rng: np.random.Generator
+) -> pd.Series:
+    """Return what the chosen regression scores above the best single model, paired over prompts: gain, low, high."""
+    gain = choice_scores(found.test[found.chosen], test.quality) - test.quality[test.quality.mean().idxmax()].to_numpy()
+    low, high, _ = paired_bootstrap(lambda counts: gain @ counts / len(gain), len(gain), n_resamples, rng)
+    return pd.Series({"gain": gain.mean(), "low": float(low), "high": float(high)})
+
+
+def plot_tried(table: pd.DataFrame, references: Mapping[str, float]) -> Figure:
+    """Draw the scores of what was tried, one row each; `table` as `TriedRegressions.table`.
+
+    `references` are test scores that the others are compared with.
+    """
+    table = table.sort_values("inner_score", ascending=False)
+    parts = ["inner folds, which choose", "test prompts (95 %)"]
+    inner = table.assign(estimate=table["inner_score"], low=np.nan, high=np.nan, part=parts[0])
+    shown = pd.concat([inner, table.assign(estimate=table["test_score"], part=parts[1])])
+    shown["name"] = shown["name"].where(~shown["chosen"], shown["name"] + " (chosen)")
+    best = table.loc[table["chosen"]].iloc[0]
+    title = f"The regression chosen by inner folds scores {best['test_score']:.3f} on the test prompts"
+    return plot_rows(shown, "mean score", title, group="part", reference=references)

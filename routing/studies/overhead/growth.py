@@ -1,29 +1,38 @@
-"""How a router's cost grows with battles, models and the width of embeddings, on random unit vectors.
+"""Measure how a router's cost grows with battles, models and the width of embeddings, on random unit vectors.
 
-What a prompt says changes no timing here: the work is the same products and sums whatever the numbers are.
+What a prompt says changes no timing here: the work is the same products and sums whatever the numbers are. How the
+cluster's cost grows is measured by ``benchmarks/scale.py``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from routing.battles import WINNERS
 from routing.routers.base import BradleyTerryRouter, Router
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
+from routing.studies.plotting import ROUTER_STYLES, plot_lines
 
+VOTES = Path(__file__).parents[3] / "results" / "benchmarks" / "scale_votes.csv"  # as benchmarks/scale.py writes it
 SIZES = {
-    "smoke": {"battles": (1_000, 10_000), "models": (2, 20), "width": (64, 384)},
+    "smoke": {"battles": (500, 2_000), "models": (2, 10), "width": (64, 128)},
     "quick": {"battles": (1_000, 10_000, 100_000), "models": (2, 10, 100), "width": (64, 384, 1536)},
     "full": {
         "battles": (1_000, 10_000, 100_000, 1_000_000),
         "models": (2, 10, 100, 1_000),
         "width": (64, 192, 384, 768, 1536),
     },
+}
+BASE = {
+    "smoke": {"battles": 500, "models": 16, "width": 64},
+    **dict.fromkeys(("quick", "full"), {"battles": 10_000, "models": 64, "width": 128}),
 }
 BATCH, N_BATCHES = 16, 20  # requests rated at once, and how often
 PATIENCE_S = 1.0  # no further run of what has taken so long
@@ -32,7 +41,7 @@ PATIENCE_S = 1.0  # no further run of what has taken so long
 def random_battles(
     n_battles: int, n_models: int, width: int, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Battles of random models, won at random, on different prompts, and unit vectors of these: (n_battles, width)."""
+    """Return battles of random models, won at random, on different prompts, and their unit vectors."""
     names = np.array([f"model {number:04d}" for number in range(n_models)], dtype=object)
     first = rng.integers(n_models, size=n_battles)
     second = (first + rng.integers(1, n_models, size=n_battles)) % n_models
@@ -62,7 +71,7 @@ def _routers(grows: str) -> dict[str, Router]:
 
 
 def _seconds(function: Callable, n_runs: int) -> np.ndarray:
-    """Of each run: at most `n_runs`, fewer once they have taken `PATIENCE_S` together."""
+    """Return the seconds of each run: at most `n_runs`, fewer once they have taken `PATIENCE_S` together."""
     seconds: list[float] = []
     while len(seconds) < n_runs and sum(seconds) < PATIENCE_S:
         start = time.perf_counter()
@@ -71,8 +80,8 @@ def _seconds(function: Callable, n_runs: int) -> np.ndarray:
     return np.array(seconds)
 
 
-def time_growth(sizes: dict[str, Sequence[int]], base: dict[str, int], n_runs: int, seed: int) -> pd.DataFrame:
-    """Time to fit, and time of a request, while one of battles, models and width grows.
+def time_growth(sizes: Mapping[str, Sequence[int]], base: Mapping[str, int], n_runs: int, seed: int) -> pd.DataFrame:
+    """Time a fit and a request while one of battles, models and width grows.
 
     Parameters
     ----------
@@ -87,7 +96,7 @@ def time_growth(sizes: dict[str, Sequence[int]], base: dict[str, int], n_runs: i
     -------
     DataFrame
         grows, size, router, step ("fit": on all battles, of matrix factorization one epoch; "request": from a vector to
-        the ratings of all models, in batches of `BATCH`), seconds (median), low, high (least and greatest run), n_runs.
+        the ratings of all models, in batches of `BATCH`), seconds (median), low, high (of the runs), n_runs.
     """
     battles, vectors = random_battles(200, 4, 8, np.random.default_rng(seed))
     for router in _routers("models").values():  # libraries load some of their parts when first used
@@ -95,7 +104,7 @@ def time_growth(sizes: dict[str, Sequence[int]], base: dict[str, int], n_runs: i
     rows = []
     for number, (grows, values) in enumerate(sizes.items()):
         for size in values:
-            shape = base | {grows: size}
+            shape = {**base, grows: size}
             rng = np.random.default_rng(np.random.SeedSequence([seed, number, size]))
             battles, vectors = random_battles(shape["battles"], shape["models"], shape["width"], rng)
             queries = vectors[:BATCH] + vectors[BATCH : 2 * BATCH]
@@ -107,3 +116,39 @@ def time_growth(sizes: dict[str, Sequence[int]], base: dict[str, int], n_runs: i
                     summary = np.median(seconds), seconds.min(), seconds.max(), len(seconds)
                     rows.append((grows, size, name, step, *summary))
     return pd.DataFrame(rows, columns=["grows", "size", "router", "step", "seconds", "low", "high", "n_runs"])
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+STEPS = {"fit": "fit to all battles", "request": "request, beyond encoding"}
+NO_TIERS = "similarity_weighting, no tiers"
+
+
+def plot_growth(table: pd.DataFrame, encoding_s: float) -> Figure:
+    """Draw time to fit and time of a request, one panel for each thing that grows; `table` as `time_growth`.
+
+    `encoding_s` is what the encoder takes for a prompt, drawn as a line.
+    """
+    rows = table[(table["grows"] == "battles") & (table["step"] == "request")]
+    lines = rows.pivot(index="size", columns="router", values="seconds")["similarity_weighting"]
+    factor, more = lines.iloc[-1] / lines.iloc[0], lines.index[-1] // lines.index[0]
+    title = f"A request of similarity weighting takes {factor:,.0f} times as long with {more:,} times the battles"
+    panels = table.assign(panel=table["step"].map(STEPS) + ", by " + table["grows"]).sort_values("step", kind="stable")
+    styles = {NO_TIERS: {**ROUTER_STYLES["similarity_weighting"], "linestyle": ":", "markerfacecolor": "white"}}
+    labels = ("size", "seconds")
+    figure = plot_lines(
+        panels, "size", "seconds", labels, title, by="router", panel="panel", styles=styles, log_x=True, log_y=True
+    )
+    for axis in figure.axes:
+        if axis.get_title().startswith("request"):
+            axis.axhline(encoding_s, color="0.6", linewidth=1, zorder=0)
+    return figure
+
+
+def plot_cluster_growth(table: pd.DataFrame) -> Figure:
+    """Draw seconds from shards of votes to ratings, one line per number of workers; `table` as `VOTES`."""
+    last = table.sort_values(["battles", "workers"]).iloc[-1]
+    title = f"{last['workers']:.0f} workers turn {last['battles']:,.0f} votes into ratings in {last['median_s']:.0f} s"
+    shown = table.assign(low=table["least_s"], high=table["greatest_s"], by=table["workers"].map("{} worker(s)".format))
+    labels = ("battles", "seconds from shards to ratings")
+    return plot_lines(shown, "battles", "median_s", labels, title, by="by", log_x=True, log_y=True)

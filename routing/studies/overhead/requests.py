@@ -1,4 +1,4 @@
-"""What routing a request costs: seconds, memory and dollars, from text in to choice out.
+"""Measure what routing a request costs: seconds, memory and dollars, from text in to choice out.
 
 Timings are of one core, as a server that runs one such process on each of its cores has them. They depend on the
 machine and on what else it does, and are not the same in two runs.
@@ -18,13 +18,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy.stats import quantile_test
 
 from routing.policy.budget import route_pair
-from routing.routers.base import EmbeddingRouter, Router, load_router
+from routing.routers.base import BradleyTerryRouter, EmbeddingRouter, Router, load_router
+from routing.studies.classifiers import make_bert, make_causal, plan_trainings
+from routing.studies.inputs import PAIR, TrainingSets
 from routing.studies.overhead.timing import peak_memory_mib, run_on_one_core
+from routing.studies.paper import PAPER_OVERHEAD, calls_cost_usd
+from routing.studies.plotting import plot_lines, plot_rows
+from routing.studies.two_models.pairs import embedding_routers
 
 THRESHOLD = 0.5  # which one changes no timing
+BATCHES = {"smoke": (1, 16), "quick": (1, 16, 64), "full": (1, 16, 64, 256)}
+REQUESTS = {"smoke": 16, "quick": 32, "full": 80}  # per run, at least so many in each batch size
+RUNS = {"smoke": 2, "quick": 2, "full": 5}
 
 
 @dataclass(frozen=True)
@@ -34,15 +43,15 @@ class Workload:
     Parameters
     ----------
     prompts : sequence of str
-        All different, as routers read equal prompts of a batch once; asked in this order, again and again.
-    pair : (str, str)
-        The strong and the weak model.
+        All different, as routers encode equal prompts of a batch once; routed in this order, again and again.
     batch_sizes : sequence of int
         How many requests are routed at once.
     n_runs : int
         How often everything is timed.
     requests_per_run : int
         At least so many of each batch size in a run.
+    pair : (str, str)
+        The strong and the weak model.
 
     Raises
     ------
@@ -51,54 +60,70 @@ class Workload:
     """
 
     prompts: Sequence[str]
-    pair: tuple[str, str]
-    batch_sizes: Sequence[int] = (1, 16, 64, 256)
-    n_runs: int = 5
-    requests_per_run: int = 80
+    batch_sizes: Sequence[int]
+    n_runs: int
+    requests_per_run: int
+    pair: tuple[str, str] = PAIR
 
     def __post_init__(self) -> None:
         if len(set(self.prompts)) < len(self.prompts):
-            raise ValueError("a prompt stands twice in the workload; drop duplicates")
+            raise ValueError("a prompt occurs twice in the workload; drop duplicates")
         if len(self.prompts) < max(self.batch_sizes):
             raise ValueError(f"{len(self.prompts)} prompts for batches of {max(self.batch_sizes)}; give as many")
 
 
+def fit_routers(profile: str, seed: int, sets: TrainingSets) -> dict[str, Router]:
+    """Return fitted routers of every kind, trained on people's battles; two of them in "smoke".
+
+    Matrix factorization is trained for one epoch from one seed, as its ratings take as long after any number of them.
+    """
+    made = {"bradley_terry": BradleyTerryRouter(prior_strength=1.0)} | embedding_routers(profile, seed)
+    made["matrix_factorization"] = replace(made["matrix_factorization"], n_seeds=1, n_epochs=1)
+    classifiers = {"bert": make_bert, "causal_llm": make_causal}
+    if profile == "smoke":  # a fresh process per router is most of what this notebook costs
+        made.pop("matrix_factorization")
+        classifiers = {}
+    routers = {name: router.fit(sets.battles["arena"]) for name, router in made.items()}
+    for name, make in classifiers.items():
+        routers[name] = plan_trainings(make(profile, seed), sets)["arena"].fitted
+    return routers
+
+
 def route(router: Router, prompts: Sequence[str], pair: tuple[str, str]) -> np.ndarray:
-    """The model of `pair` that each prompt goes to: (n_prompts,)."""
+    """Return the model of `pair` that each prompt goes to: (n_prompts,)."""
     return route_pair(router.win_probability(prompts, *pair), THRESHOLD, *pair)
 
 
 def time_requests(router: Router, workload: Workload) -> pd.DataFrame:
-    """Seconds of every batch, in this process.
+    """Time every batch, in this process.
 
     Returns
     -------
     DataFrame
-        A row a batch: batch (its size), run, seconds, and reading_s, those of them in which the encoder or transformer
-        turned text into vectors.
+        One row per batch: batch (its size), run, seconds, and encoding_s, those of them in which the encoder or
+        transformer turned text into vectors.
     """
     stream = itertools.cycle(workload.prompts)
     rows = []
-    with _timed_reading(router) as reading:
+    with _timed_encoding(router) as encoding:
         for run, size in itertools.product(range(workload.n_runs), workload.batch_sizes):
             for _ in range(math.ceil(workload.requests_per_run / size)):
                 prompts = list(itertools.islice(stream, size))
-                reading.clear()
+                encoding.clear()
                 start = time.perf_counter()
                 route(router, prompts, workload.pair)
-                rows.append((size, run, time.perf_counter() - start, sum(reading)))
-    return pd.DataFrame(rows, columns=["batch", "run", "seconds", "reading_s"])
+                rows.append((size, run, time.perf_counter() - start, sum(encoding)))
+    return pd.DataFrame(rows, columns=["batch", "run", "seconds", "encoding_s"])
 
 
 @contextmanager
-def _timed_reading(router: Router) -> Iterator[list[float]]:
-    """The seconds of each call in which the router turns text into vectors are appended to the list."""
+def _timed_encoding(router: Router) -> Iterator[list[float]]:
+    """Append the seconds of each call in which the router turns text into vectors to the list."""
+    steps = []
     if isinstance(router, EmbeddingRouter):
         steps = [(router, "_vectors")]
     elif hasattr(router, "model"):  # a classifier: tokenizer and transformer
         steps = [(router, "_tokenize"), (router.model, "vectors")]
-    else:
-        steps = []
     seconds: list[float] = []
 
     def timed(function: Callable) -> Callable:
@@ -121,7 +146,7 @@ def _timed_reading(router: Router) -> Iterator[list[float]]:
 
 
 def measure_saved(folder: Path, workload: Workload) -> tuple[pd.DataFrame, float]:
-    """As `time_requests` of the router in `folder`, and the memory that loading it and its largest batch takes, MiB.
+    """Time the router in `folder`, and return the MiB of memory that loading it and its largest batch takes.
 
     For a fresh process. No vector comes from a cache.
     """
@@ -134,14 +159,14 @@ def measure_saved(folder: Path, workload: Workload) -> tuple[pd.DataFrame, float
 
 
 def measure_routers(routers: Mapping[str, Router], workload: Workload) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Time and memory of fitted routers, each saved and loaded again in a process of its own.
+    """Measure time and memory of fitted routers, each saved and loaded again in a fresh process.
 
     Returns
     -------
     timings : DataFrame
         router, and the columns of `time_requests`.
     memory : DataFrame
-        A row a router: router, resident_mib (see `measure_saved`), saved_mib (size of its files).
+        One row per router: router, resident_mib (see `measure_saved`), saved_mib (size of its files).
     """
     timings, memory = {}, []
     for name, router in routers.items():
@@ -155,28 +180,26 @@ def measure_routers(routers: Mapping[str, Router], workload: Workload) -> tuple[
 
 
 def throughput_table(timings: pd.DataFrame) -> pd.DataFrame:
-    """Requests a second and the share of time spent reading text, for each router and batch size.
+    """Return requests per second of each router and batch size.
 
     Returns
     -------
     DataFrame
-        router, batch; requests_per_s and reading_share, each the median of the runs with ``_low`` and ``_high``, the
-        least and greatest run.
+        router, batch, requests_per_s (median of the runs), low, high (slowest and fastest run), encoding_share (of the
+        time).
     """
     runs = timings.groupby(["router", "run", "batch"], sort=False)
-    sums = runs[["seconds", "reading_s"]].sum()
-    n_requests = runs.size() * sums.index.get_level_values("batch")
-    each = pd.DataFrame(
-        {"requests_per_s": n_requests / sums["seconds"], "reading_share": sums["reading_s"] / sums["seconds"]}
+    sums = runs[["seconds", "encoding_s"]].sum()
+    per_s = (runs.size() * sums.index.get_level_values("batch") / sums["seconds"]).groupby(
+        ["router", "batch"], sort=False
     )
-    table = each.groupby(["router", "batch"], sort=False).agg(["median", "min", "max"])
-    ending = {"median": "", "min": "_low", "max": "_high"}
-    table.columns = [name + ending[statistic] for name, statistic in table.columns]
-    return table.reset_index()
+    shares = sums.groupby(["router", "batch"], sort=False).sum()
+    table = pd.DataFrame({"requests_per_s": per_s.median(), "low": per_s.min(), "high": per_s.max()})
+    return table.assign(encoding_share=shares["encoding_s"] / shares["seconds"]).reset_index()
 
 
 def latency_table(timings: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Milliseconds of single requests that half of them, and all but one in a hundred, do not exceed.
+    """Return the milliseconds of single requests that half of them, and all but one in a hundred, do not exceed.
 
     Returns
     -------
@@ -194,5 +217,55 @@ def latency_table(timings: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 
 
 def usd_per_million(requests_per_s: float | pd.Series, usd_per_hour: float | pd.Series) -> float | pd.Series:
-    """Dollars for a million requests on a machine of this price that routes one after another without a pause."""
+    """Return the dollars for a million requests on a machine of this price that routes one after another."""
     return 1e6 / requests_per_s / 3600 * usd_per_hour
+
+
+def cost_table(speed: pd.DataFrame, usd_per_core_hour: float) -> pd.DataFrame:
+    """Return the dollars for a million requests, one at a time and in the largest batches, and the paper's.
+
+    Returns
+    -------
+    DataFrame with columns router, series, usd_per_million, low, high (missing for the paper's)
+    """
+    here = speed[speed["batch"].isin([1, speed["batch"].max()])].copy()
+    here["series"] = "here, batches of " + here["batch"].astype(str)
+    for column, per_s in {"usd_per_million": "requests_per_s", "low": "high", "high": "low"}.items():
+        here[column] = usd_per_million(speed[per_s], usd_per_core_hour)
+    columns = ["router", "series", "usd_per_million", "low", "high"]
+    return pd.concat([here, PAPER_OVERHEAD.assign(series="the paper")], ignore_index=True)[columns]
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def plot_throughput(table: pd.DataFrame) -> Figure:
+    """Draw requests per second over the size of a batch, one line per router; `table` as `throughput_table`."""
+    single = table[(table["batch"] == 1) & (table["encoding_share"] > 0)].set_index("router")["requests_per_s"]
+    title = f"A router that encodes the prompt routes up to {single.max():,.0f} single requests per second and core"
+    labels = ("requests per batch", "requests per second, one core")
+    figure = plot_lines(table, "batch", "requests_per_s", labels, title, by="router", log_x=True, log_y=True)
+    figure.axes[0].set_xticks(sizes := sorted(set(table["batch"])), [str(size) for size in sizes])
+    figure.axes[0].minorticks_off()
+    return figure
+
+
+def plot_latency(table: pd.DataFrame) -> Figure:
+    """Draw median and 99th percentile of single requests, with their intervals; `table` as `latency_table`."""
+    slowest = table.loc[table["latency_ms"].idxmax()]
+    title = f"99 % of single requests are routed within {slowest['latency_ms']:,.0f} ms by the slowest router"
+    share = {0.5: "half of the requests are faster", 0.99: "99 % are faster"}
+    shown = table.assign(name=table["router"], estimate=table["latency_ms"], share=table["quantile"].map(share))
+    label = "milliseconds for a single request, text in to choice out, one core"
+    return plot_rows(shown, label, title, group="share", log_x=True)
+
+
+def plot_cost(table: pd.DataFrame) -> Figure:
+    """Draw dollars for a million requests next to the price of as many calls; `table` as `cost_table`."""
+    strong, weak = 1e6 * calls_cost_usd(1.0), 1e6 * calls_cost_usd(0.0)
+    highest = table.loc[table["series"] != "the paper", "usd_per_million"].max()
+    title = f"Routing here costs at most {100 * highest / strong:.2g} % of the price of the GPT-4 calls"
+    shown = table.assign(name=table["router"], estimate=table["usd_per_million"])
+    calls = {f"Mixtral calls: {weak:,.0f} $": weak, f"GPT-4 calls: {strong:,.0f} $": strong}
+    label = "dollars for a million requests"
+    return plot_rows(shown, label, title, group="series", reference=calls, log_x=True)
