@@ -1,4 +1,4 @@
-"""Where the data comes from: what is published where, where it lies on this machine, and how it is fetched.
+"""Where the data comes from: what is published where, where it lies on this machine, and how it is downloaded.
 
 A dataset is looked for in this order:
 
@@ -6,131 +6,86 @@ A dataset is looked for in this order:
 2. an installed package that carries it (the Arena votes lie in `leaderbot`),
 3. the cache: the folder in ``ROUTING_CACHE``, else the platform's cache folder.
 
-Nothing is downloaded on the way. What is in none of them raises, and the message says which command or whose
-page has it. `fetch` downloads into the cache, continues a download that was cut, and moves a file to its name
-only once its sha256 is the one in ``registry.csv``. So what is read is what was published, byte for byte.
+Looking for it downloads nothing. `fetch` downloads into the cache and writes a file only when its sha256 is the one in
+``registry.csv``, so that what is read is what was published, byte for byte.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
+import io
 import os
+import threading
+import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pooch
-import requests
 from tqdm import tqdm
 
+from routing.files import hash_file, write_atomically
+
 BASE_ADDRESS = "https://raw.githubusercontent.com"
-_TIMEOUT_S = 30
-_CHUNK_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What is known of a dataset beyond its files in the registry."""
-
-    prefix: str = ""  # start of the published paths that the short layout, <dataset>/<rest of the path>, leaves out
-    package: str = ""  # an installed package that carries the published files
-    collected: tuple[tuple[str, ...], ...] = ()  # alternatives: files that hold the whole dataset in another form
-    origin: str = ""  # where a person gets it, when the registry has no file of it
-
-
-DATASETS = {
-    "votes": Dataset(prefix="leaderbot/data/", package="leaderbot"),
-    "votes_by_category": Dataset(
-        collected=(("votes/chatbotarena_by_category.json",),),
-        origin="take notebooks/experimental/category_specific_data.json from"
-        " https://github.com/suquark/leaderbot/tree/206afbce329a1a4b15fc088ddd5b1890d4a24b11",
-    ),
-    "clean_battles": Dataset(
-        collected=(("votes/clean_battle_20240814_public.json",),),
-        origin="take clean_battle_20240814_public.json from https://storage.googleapis.com/arena_external_data/public/",
-    ),
-    "arena55k": Dataset(
-        collected=(("arena55k/train.csv",), ("arena55k/train.csv.gz",)),
-        origin="log in and take train.csv from"
-        " https://huggingface.co/datasets/lmsys/lmsys-arena-human-preference-55k (it asks for your own account)",
-    ),
-    "arena140k": Dataset(
-        collected=(("arena140k/battles.csv.gz",),),
-        origin="take https://huggingface.co/datasets/lmarena-ai/arena-human-preference-140k and write its columns"
-        " id, model_a, model_b, winner, and the tags if wanted, as CSV",
-    ),
-    "judges": Dataset(collected=(("judges/human_vs_llm_judges.csv.gz",),)),
-    "llmbar": Dataset(
-        collected=(("judges/llmbar_both_orders.csv.gz",),),
-        origin="clone https://github.com/princeton-nlp/LLMBar and give its folder Dataset/LLMBar to the reader, or put"
-        " the table of its results",
-    ),
-    "alpaca_eval": Dataset(collected=(("alpaca_eval/judgements.csv.gz",),)),
-    "routellm": Dataset(prefix="routellm/evals/"),
-    "mt_bench": Dataset(
-        collected=(("mt_bench/single_judgements.csv.gz",),),
-        origin="give the reader a gpt-4_single.jsonl as https://github.com/lm-sys/FastChat writes it; for several,"
-        " collect them in one table",
-    ),
-    "routerbench": Dataset(collected=(("routerbench/arc_challenge.csv.gz", "routerbench/mbpp.csv.gz"),)),
-    "llmrouter": Dataset(collected=(("llmrouter/train.csv.gz", "llmrouter/test.csv.gz"),)),
-}
+TIME_LIMIT_S = 300  # for one file; the largest has 4.2 MB
+FOLDER = resources.files("routing.data")
 
 
 @functools.cache
 def registry() -> pd.DataFrame:
-    """The published files: dataset, repository, commit, path, bytes, sha256."""
-    with resources.files("routing.data").joinpath("registry.csv").open(encoding="utf-8") as file:
+    """Return the published files: dataset, repository, commit, path, bytes, sha256."""
+    with FOLDER.joinpath("registry.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 
-def datasets() -> tuple[str, ...]:
-    """The names of all datasets."""
-    return tuple(DATASETS)
+@functools.cache
+def datasets() -> dict[str, dict]:
+    """Return what is known about each dataset beyond its files in `registry`; ``datasets.toml`` explains the keys."""
+    return tomllib.loads(FOLDER.joinpath("datasets.toml").read_text(encoding="utf-8"))
 
 
 def published_files(dataset: str) -> pd.DataFrame:
-    """The rows of `registry` for one dataset; none where the owner does not let others download it."""
-    _known([dataset])
-    table = registry()
-    return table[table["dataset"] == dataset].reset_index(drop=True)
+    """Return the rows of `registry` for one dataset; none where the owner does not let others download it."""
+    if dataset not in datasets():
+        raise ValueError(f"unknown dataset {dataset}; choose from {', '.join(datasets())}")
+    return registry()[registry()["dataset"] == dataset].reset_index(drop=True)
 
 
 def cache_folder() -> Path:
-    """Where fetched files lie, as ``<dataset>/<published path>``."""
-    return Path(os.environ.get("ROUTING_CACHE") or pooch.os_cache("routing"))
+    """Return where downloaded files lie, as ``<dataset>/<published path>``."""
+    return Path(os.environ.get("ROUTING_CACHE") or pooch.os_cache("routing")).expanduser()
 
 
-@dataclass(frozen=True)
-class _Found:
-    where: str  # "ROUTING_DATA", the name of a package, or "cache"
-    files: tuple[tuple[Path, str | None], ...]  # path, and the sha256 it must have where one is published
+class _Found(NamedTuple):
+    where: str  # "ROUTING_DATA", the name of a package, "cache", or "missing"
+    files: tuple[tuple[Path, str | None], ...] = ()  # path, and the sha256 it must have where one is published
 
-    def damaged(self) -> tuple[str, ...]:
-        """One line for each file whose bytes are not the published ones."""
-        hashes = ((path, expected, pooch.file_hash(str(path))) for path, expected in self.files if expected)
-        return tuple(
-            f"{path} has the sha256 {actual}, not {expected}" for path, expected, actual in hashes if actual != expected
-        )
+    def damage(self) -> str:
+        """Say which file's bytes are not the published ones; empty where all are."""
+        for path, expected in self.files:
+            if expected and (actual := hash_file(path)) != expected:
+                return f"{path} has the sha256 {actual}, not {expected}"
+        return ""
 
 
-def _find(name: str) -> _Found | None:
-    known, rows = DATASETS[name], published_files(name)
+def _find(name: str) -> _Found:
+    rows, known = published_files(name), datasets()[name]
     published = tuple(zip(rows["path"], rows["sha256"], strict=True))
-    layouts = [tuple((f"{name}/{path}", sha256) for path, sha256 in published)] if published else []
-    if known.prefix:
-        layouts.append(tuple((f"{name}/{path.removeprefix(known.prefix)}", sha256) for path, sha256 in published))
-    layouts += [tuple((path, None) for path in paths) for paths in known.collected]
+    prefixes = "", known.get("prefix", "")
+    layouts = [[(f"{name}/{path.removeprefix(prefix)}", sha256) for path, sha256 in published] for prefix in prefixes]
+    layouts += [[(path, None) for path in paths] for paths in known.get("collected", [])]
 
     places = [("cache", cache_folder(), layouts)]
-    package = importlib.util.find_spec(known.package) if known.package else None  # finds it without importing it
+    package = importlib.util.find_spec(known["package"]) if "package" in known else None  # finds it, does not import it
     if package is not None and package.origin is not None:
-        places.insert(0, (known.package, Path(package.origin).parent.parent, [published]))
+        places.insert(0, (known["package"], Path(package.origin).parent.parent, [published]))
     if os.environ.get("ROUTING_DATA"):
-        folder = Path(os.environ["ROUTING_DATA"])
+        folder = Path(os.environ["ROUTING_DATA"]).expanduser()
         if not folder.is_dir():
             raise NotADirectoryError(f"ROUTING_DATA names {folder}, which is not a folder; correct it or unset it")
         places.insert(0, ("ROUTING_DATA", folder, layouts))
@@ -138,173 +93,128 @@ def _find(name: str) -> _Found | None:
     for where, folder, alternatives in places:
         for layout in alternatives:
             found = _Found(where, tuple((folder / path, sha256) for path, sha256 in layout))
-            if all(path.is_file() for path, _ in found.files):
-                # Another release of the package may carry other votes; then the next place is asked.
-                if where != known.package or not found.damaged():
+            if found.files and all(path.is_file() for path, _ in found.files):
+                if where != known.get("package") or not found.damage():  # another release may carry other votes
                     return found
-    return None
+    return _Found("missing")
 
 
 def find_files(dataset: str, path: Path | str | None = None) -> tuple[Path, ...]:
-    """The files that hold a dataset.
+    """Return the files that hold a dataset; with `path` the reader's own copy, a file or all files below a folder.
 
-    Parameters
-    ----------
-    dataset : str
-        One of `datasets`.
-    path : path, optional
-        The reader's own copy instead: a file, or a folder, which stands for all files below it.
-
-    Raises
-    ------
-    FileNotFoundError
-        The dataset is in none of the places; the message says how to get it.
-    ValueError
-        An unknown dataset, or a file whose sha256 is not the published one.
+    Raises FileNotFoundError where the dataset is in none of the places (the message says how to get it), ValueError
+    for an unknown dataset or a file whose sha256 is not the published one.
     """
-    _known([dataset])
+    rows = published_files(dataset)
     if path is not None:
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-        below = sorted((file for file in path.rglob("*") if file.is_file()), key=Path.as_posix)
-        return tuple(below) if path.is_dir() else (path,)
+        return tuple(sorted(filter(Path.is_file, path.rglob("*")), key=Path.as_posix)) if path.is_dir() else (path,)
     found = _find(dataset)
-    if found is None:
-        raise FileNotFoundError(_how_to_get(dataset))
-    if damaged := found.damaged():
+    if not found.files:
+        raise FileNotFoundError(_how_to_get(dataset, rows))
+    if damage := found.damage():
         remedy = "remove it" if found.where == "ROUTING_DATA" else f"run `python -m routing data fetch {dataset}`"
-        raise ValueError(f"{damaged[0]}; {remedy}")
+        raise ValueError(f"{damage}; {remedy}")
     return tuple(file for file, _ in found.files)
 
 
-def _how_to_get(name: str) -> str:
-    rows = published_files(name)
+def _how_to_get(name: str, rows: pd.DataFrame) -> str:
     if rows.empty:
-        target = DATASETS[name].collected[0][0]
-        return (
-            f"dataset {name} is not on this machine and cannot be fetched for you: {DATASETS[name].origin};"
-            f" put it at $ROUTING_DATA/{target}"
-        )
-    targets = (cache_folder() / name / path for path in rows["path"])
-    missing = next(index for index, target in enumerate(targets) if not target.is_file())
-    row = rows.iloc[missing]
+        known = datasets()[name]
+        reason = f"dataset {name} is not on this machine and cannot be downloaded for you: {known['origin']}"
+        return f"{reason}; put it at $ROUTING_DATA/{known['collected'][0][0]}"
+    row = next(row for _, row in rows.iterrows() if not (cache_folder() / name / row["path"]).is_file())
     return (
         f"dataset {name} is not on this machine ({len(rows)} files, {rows['bytes'].sum():,} bytes). Missing is"
-        f" {row['path']}, sha256 {row['sha256']}, published at {_address(row)}."
+        f" {row['path']}, sha256 {row['sha256']}, published at {_address(row, BASE_ADDRESS)}."
         f" Get it with `python -m routing data fetch {name}`, or let ROUTING_DATA name a folder that has it"
     )
 
 
-def _address(row: pd.Series, base: str = BASE_ADDRESS) -> str:
-    return f"{base}/{row['repository']}/{row['commit']}/{row['path']}"
-
-
-def _known(names: Iterable[str]) -> None:
-    unknown = [name for name in names if name not in DATASETS]
-    if unknown:
-        raise ValueError(f"unknown dataset {', '.join(unknown)}; known are {', '.join(DATASETS)}")
-
-
 def status(names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Where each dataset is: columns dataset, files, bytes, found.
+    """Say where each dataset is: columns dataset, files, bytes, found.
 
     `found` is "ROUTING_DATA", the name of a package, "cache", "missing", or "damaged" where a sha256 is wrong.
-    Files and bytes of a missing dataset are those that would be fetched (0 where that is not allowed).
+    Files and bytes of a missing dataset are those that would be downloaded (0 where that is not allowed).
     """
-    names = datasets() if names is None else tuple(names)
-    _known(names)
     lines = []
-    for name in names:
-        found = _find(name)
-        if found is None:
-            rows = published_files(name)
-            lines.append((name, len(rows), int(rows["bytes"].sum()), "missing"))
-        else:
-            n_bytes = sum(path.stat().st_size for path, _ in found.files)
-            lines.append((name, len(found.files), n_bytes, "damaged" if found.damaged() else found.where))
+    for name in datasets() if names is None else names:
+        rows, found = published_files(name), _find(name)
+        sizes = [path.stat().st_size for path, _ in found.files] if found.files else list(rows["bytes"])
+        lines.append((name, len(sizes), int(sum(sizes)), "damaged" if found.damage() else found.where))
     return pd.DataFrame(lines, columns=["dataset", "files", "bytes", "found"])
 
 
 def fetch(names: Iterable[str] | None = None, progress: bool = True, base_address: str = BASE_ADDRESS) -> pd.DataFrame:
-    """Download what is missing into the cache, and give the `status` afterwards.
+    """Download what is missing into the cache, and return the `status` afterwards.
 
-    Parameters
-    ----------
-    names : iterable of str, optional
-        Default: every dataset that may be fetched.
-    progress : bool
-        Show one bar over all bytes, where the output is a terminal.
-    base_address : str
-        What ``/<repository>/<commit>/<path>`` is appended to; another mirror may stand here.
+    By default every dataset that may be downloaded. `base_address` is what ``/<repository>/<commit>/<path>`` is
+    appended to; another mirror may stand here. `progress` shows a bar over the files, on a terminal only.
 
-    Raises
-    ------
-    ValueError
-        An unknown name; a download with the wrong sha256 (it is deleted).
-    FileNotFoundError
-        A dataset named here that only its owner's page gives; the message says which.
-    ConnectionError
-        Offline, refused, not found, or cut; what has come is kept, and the next call continues it.
+    Raises ValueError for an unknown name or a download with the wrong sha256 (which is not written), FileNotFoundError
+    for a named dataset that only its owner's page gives, ConnectionError for a file that is not found, is cut, or
+    takes longer than `TIME_LIMIT_S`; the files before it are kept.
     """
-    chosen = datasets() if names is None else tuple(names)
-    _known(chosen)
-    pending = []
-    for name in chosen:
+    chosen, pending = tuple(datasets() if names is None else names), []
+    for name, rows in [(name, published_files(name)) for name in chosen]:
         found = _find(name)
-        if found is not None and (found.where == "ROUTING_DATA" or not found.damaged()):
-            find_files(name)  # raises for a damaged file in ROUTING_DATA, which would hide what was fetched
-            continue
-        rows = published_files(name)
-        if rows.empty and names is not None:
-            raise FileNotFoundError(_how_to_get(name))
-        for _, row in rows.iterrows():
-            target = cache_folder() / name / row["path"]
-            if not target.is_file() or pooch.file_hash(str(target)) != row["sha256"]:
-                pending.append((row, target))
-    total = int(sum(row["bytes"] for row, _ in pending))
-    with tqdm(total=total, unit="B", unit_scale=True, disable=None if progress and total else True) as bar:
+        if found.files and (found.where == "ROUTING_DATA" or not found.damage()):
+            find_files(name)  # raises for a damaged file in ROUTING_DATA, which would hide what was downloaded
+        elif rows.empty and names is not None:
+            raise FileNotFoundError(_how_to_get(name, rows))
+        else:
+            targets = [(row, cache_folder() / name / row["path"]) for _, row in rows.iterrows()]
+            pending += [(row, to) for row, to in targets if not to.is_file() or hash_file(to) != row["sha256"]]
+    with tqdm(total=len(pending), unit="file", disable=None if progress and pending else True) as bar:
         for row, target in pending:
             bar.set_description(target.name)
-            _download(row, target, base_address, bar)
+            _download(row, _address(row, base_address), target)
+            bar.update()
     return status(chosen)
 
 
-def _download(row: pd.Series, target: Path, base_address: str, bar: tqdm) -> None:
-    # pooch.retrieve downloads to a new random name each time, so it can never continue; hence the two steps here.
-    address = _address(row, base_address)
-    part = target.with_name(target.name + ".part")
+def _address(row: pd.Series, base: str) -> str:
+    return f"{base}/{row['repository']}/{row['commit']}/{row['path']}"
+
+
+class _Body(io.BytesIO):
+    """Keeps the first `room` bytes of a download, in memory, so that nothing incomplete lies on the disk."""
+
+    room = 0
+
+    def write(self, chunk: bytes) -> int:
+        if not self.room:
+            raise EOFError("no room for more")  # ends the download
+        kept = super().write(chunk[: self.room])
+        self.room -= kept
+        return kept
+
+
+def _download(row: pd.Series, address: str, target: Path) -> None:
+    body, failure = _Body(), [TimeoutError(f"not done within {TIME_LIMIT_S} s")]
+    body.room = int(row["bytes"])
+
+    def transfer() -> None:
+        with ExitStack() as stack:  # the downloader leaves a connection open
+            hooks = {"response": lambda response, **_: stack.callback(response.close) and None}
+            try:
+                pooch.HTTPDownloader(headers={"Accept-Encoding": "identity"}, hooks=hooks)(address, body, None)
+                failure[0] = EOFError(f"{body.room} of {row['bytes']} bytes are missing")
+            except Exception as error:
+                failure[0] = error
+
+    # In a thread: a server that sends a byte now and then holds up every read and never times out.
+    thread = threading.Thread(target=transfer, daemon=True)
+    thread.start()
+    thread.join(TIME_LIMIT_S)
+    missing, body.room = body.room, 0
+    if missing:
+        code = getattr(getattr(failure[0], "response", None), "status_code", 0)
+        remedy = "get the file elsewhere, into ROUTING_DATA" if code in (401, 403, 404, 410) else "run it again"
+        raise ConnectionError(f"could not download {address} to {target}: {failure[0]}; {remedy}")
+    if (actual := hashlib.sha256(body.getvalue()).hexdigest()) != row["sha256"]:
+        raise ValueError(f"{address} has the sha256 {actual}, expected {row['sha256']}; {target} was not written")
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _transfer(address, part, int(row["bytes"]), bar)
-    except requests.RequestException as error:
-        raise ConnectionError(f"could not download {address} to {target}: {error}; run it again to continue") from error
-    actual = pooch.file_hash(str(part))
-    if actual != row["sha256"]:
-        part.unlink()
-        raise ValueError(
-            f"{address} has the sha256 {actual}, expected {row['sha256']}; the download was deleted and {target}"
-            " not written"
-        )
-    os.replace(part, target)
-
-
-def _transfer(address: str, part: Path, n_bytes: int, bar: tqdm) -> None:
-    """Bring `part` to its full size, from where an earlier transfer was cut."""
-    offset = part.stat().st_size if part.exists() else 0
-    if offset >= n_bytes:  # all came but the move, or the rest of something else: the sha256 tells
-        bar.update(n_bytes)
-        return
-    headers = {"Accept-Encoding": "identity"}  # a range of a compressed stream could not be continued
-    if offset:
-        headers["Range"] = f"bytes={offset}-"
-    with requests.get(address, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
-        response.raise_for_status()
-        continued = response.status_code == requests.codes.partial_content  # else the server sends all of it again
-        bar.update(offset if continued else 0)
-        with part.open("ab" if continued else "wb") as file:
-            for chunk in response.iter_content(_CHUNK_BYTES):
-                file.write(chunk)
-                bar.update(len(chunk))
-    if part.stat().st_size < n_bytes:
-        raise requests.ConnectionError(f"cut after {part.stat().st_size} of {n_bytes} bytes")
+    write_atomically(target, body.getvalue())
