@@ -23,7 +23,7 @@ reproduce-full: setup
 	.venv/bin/python -m routing.studies.readme
 
 test: setup lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(PYTEST_OPTIONS)
 
 lint: setup
 	.venv/bin/ruff check .
@@ -35,7 +35,7 @@ bench: .venv-bench/.ready
 
 .venv-bench/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[bench,scale]'
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --editable '.[notebooks,bench,scale]'
 	@touch $@
 
 # The plugin in the real LiteLLM, with mock responses. LiteLLM pins older versions of shared packages, so it lives apart.
@@ -51,7 +51,7 @@ test-litellm: .venv-litellm/.ready
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 '.[test,lora,scale]'
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 '.[notebooks,test,lora,scale]'
 	.venv-lock/bin/python -m pip freeze --exclude routing | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
 

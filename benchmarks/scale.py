@@ -21,17 +21,16 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from dask.distributed import Client, LocalCluster
+from routing.studies.overhead.capacity import cluster_growth_title, plan_capacity
+from routing.studies.overhead.figures import plot_cluster_growth
 
 from routing.battles import PairCounts, count_pairs
-from routing.cluster.counts import count_battles, embedding_column, find_shards, read_shard
+from routing.cluster import similarity as scale_similarity
+from routing.cluster.counts import PATIENT, count_battles, embedding_column, find_shards, read_shard
 from routing.cluster.similarity import ShardedSimilarityRouter
 from routing.data.tables import NAME_COLUMNS
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.routers.similarity import SimilarityRouter
-from routing.runner.cluster import PATIENT
-from routing.runner.cluster import similarity as scale_similarity
-from routing.studies.overhead.capacity import cluster_growth_title, plan_capacity
-from routing.studies.overhead.figures import plot_cluster_growth
 from routing.studies.plotting import save_figure, set_style
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"

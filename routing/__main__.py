@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import signal
 import sqlite3
 import sys
 import warnings
@@ -58,23 +57,15 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="FOLDER", help="where they are")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: runs/<profile>")
     parser.add_argument("--resume", action="store_true", help="skip what ran well with the same code and parameters")
-    parser.add_argument(
-        "--grid",
-        action="append",
-        default=[],
-        metavar="NAME=A,B,...",
-        help="run with each of these values of a parameter; repeated: with every combination",
-    )
-    parser.add_argument("--cluster", metavar="ADDRESS|local:N", help="run on a Dask cluster, or on N local workers")
     parser.set_defaults(command=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from routing.runner.grid import read_grid
-    from routing.runner.run import run_notebooks
-
-    grid = read_grid(options.grid)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's stop ends the kernels, as Ctrl-C does
+    try:
+        from routing.runner.run import run_notebooks, stop_on_signals
+    except ModuleNotFoundError as error:
+        raise ValueError(f'run needs {error.name}, which is not installed: pip install "routing[notebooks]"') from None
+    stop_on_signals()
     outcomes = run_notebooks(
         options.profile,
         folder=options.notebooks,
@@ -83,13 +74,10 @@ def _run(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         output=options.output,
         resume=options.resume,
-        grid=grid,
-        cluster=options.cluster,
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
-        point = ",".join(f"{name}={outcome.parameters[name]}" for name in grid)
-        print("routing:", f"{point}: {outcome.failure}" if grid else outcome.failure, file=sys.stderr)
+        print("routing:", outcome.failure, file=sys.stderr)
     return 1 if failed else 0
 
 

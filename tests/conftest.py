@@ -54,7 +54,7 @@ def cluster():
     import dask
     from dask.distributed import LocalCluster
 
-    from routing.runner.cluster import PATIENT
+    from routing.cluster.counts import PATIENT
 
     with (
         dask.config.set(PATIENT | QUICK_START),

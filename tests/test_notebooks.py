@@ -16,8 +16,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from routing.runner.notebook import KERNEL, read_parameters
-from routing.runner.run import run_notebooks
+from routing.runner.run import KERNEL, read_parameters, run_notebooks
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))

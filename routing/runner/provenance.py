@@ -1,7 +1,7 @@
-"""What a run was: code, parameters, data in, files out, where it ran and how it ended.
+"""What a run was: code, parameters, data in, files out, and where it ran.
 
 A notebook opens with `start_run`, says which data it uses with `Run.record_input`, writes into `Run.folder` and
-closes with `Run.finish`, which leaves ``manifest.json`` beside the figures. The manifest names no path and no
+closes with `Run.finish`, which leaves ``manifest.json`` next to the figures. The manifest names no path and no
 host of the machine, so that it can be committed.
 """
 
@@ -15,8 +15,9 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -35,45 +36,48 @@ PACKAGE_FOLDER = Path(routing.__file__).parent
 
 
 def check_data_kind(data: str) -> str:
-    """`data`, once it is known to be one of `DATA_KINDS`; ValueError otherwise."""
+    """Return `data` if it is one of `DATA_KINDS`; ValueError otherwise."""
     if data not in DATA_KINDS:
-        raise ValueError(f"data is {data!r}; say {' or '.join(map(repr, DATA_KINDS))}")
+        raise ValueError(f"data is {data!r}; choose {' or '.join(map(repr, DATA_KINDS))}")
     return data
 
 
 def hash_package() -> str:
-    """sha256 over the names and contents of this package's modules."""
+    """Return the sha256 over the names and contents of this package's modules and tables."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE_FOLDER.rglob("*.py")):
+    for path in sorted(path for path in PACKAGE_FOLDER.rglob("*") if path.suffix in (".py", ".csv", ".toml")):
         digest.update(f"{path.relative_to(PACKAGE_FOLDER).as_posix()} {hash_file(path)}\n".encode())
     return digest.hexdigest()
 
 
 def describe_code(folder: Path = PACKAGE_FOLDER) -> dict[str, str | bool | None]:
-    """The git commit that `folder` is checked out at, and whether anything differs from it.
+    """Return the git commit that the package in `folder` is checked out at, and whether anything differs from it.
 
-    Changes below ``results/`` and ``runs/``, which a run makes itself, do not count.
-
-    Returns
-    -------
-    dict
-        ``commit`` and ``dirty``; both None outside a git checkout, ``commit`` None before the first commit.
+    Only a checkout of this project counts: the package lies at its top, next to ``pyproject.toml``, and is tracked.
+    A copy within another repository says nothing about that repository's commit. Changes below ``results/`` and
+    ``runs/``, which a run makes itself, do not count. Elsewhere ``commit`` and ``dirty`` are None.
     """
-    command = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch", "--"]
-    command += [":(top)", ":(top,exclude)results", ":(top,exclude)runs"]
+
+    def git(*arguments: str) -> list[str]:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    unknown = {"commit": None, "dirty": None}
     try:
-        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
+        (top,) = git("rev-parse", "--show-toplevel")
+        project = tomllib.loads((folder.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+        if project != "routing" or not Path(top).samefile(folder.parent) or not git("ls-files", "--", "__init__.py"):
+            return unknown
+        excluded = ":(top)", ":(top,exclude)results", ":(top,exclude)runs"
+        lines = git("status", "--porcelain=v2", "--branch", "--", *excluded)
+    except (OSError, subprocess.CalledProcessError, tomllib.TOMLDecodeError, KeyError):
+        return unknown
     commit = next(line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid "))
-    return {
-        "commit": None if commit == "(initial)" else commit,
-        "dirty": any(not line.startswith("#") for line in lines),
-    }
+    return {"commit": None if commit == "(initial)" else commit, "dirty": any(line[0] != "#" for line in lines)}
 
 
 def describe_versions() -> dict[str, str | None]:
-    """Versions of Python, of this package and of what its numbers depend on; None for what is not installed."""
+    """Return the versions of Python, of this package and of what its numbers depend on; None where missing."""
     versions: dict[str, str | None] = {"python": platform.python_version(), "routing": routing.__version__}
     for name in PACKAGES:
         try:
@@ -84,19 +88,19 @@ def describe_versions() -> dict[str, str | None]:
 
 
 def count_cpus() -> int:
-    """Processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Platform, processors, and the accelerator's name where this process has loaded torch and torch has one."""
+    """Return platform, processors, and the accelerator's name where this process has loaded torch and has one."""
     torch = sys.modules.get("torch")  # a process that never imported it has used no accelerator
     device = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else "cpu"
     return {"platform": f"{platform.system()} {platform.machine()}", "cpu_count": count_cpus(), "device": device}
 
 
 def describe_environment() -> dict[str, object]:
-    """Code, versions and machine, as every manifest records them."""
+    """Return code, versions and machine, as every manifest records them."""
     return {
         **describe_code(),
         "package_sha256": hash_package(),
@@ -106,13 +110,7 @@ def describe_environment() -> dict[str, object]:
 
 
 def portable_parameters(parameters: Mapping[str, object]) -> dict[str, Literal]:
-    """The parameters with absolute paths cut to their last part.
-
-    Raises
-    ------
-    ValueError
-        A value that is not a bool, int, float or string, naming the parameter.
-    """
+    """Return the parameters with absolute paths cut to their last part; ValueError names one that is no literal."""
     for name, value in parameters.items():
         if not isinstance(value, Literal):
             raise ValueError(f"parameter {name} is {value!r}; parameters are bool, int, float or str")
@@ -124,40 +122,20 @@ def portable_parameters(parameters: Mapping[str, object]) -> dict[str, Literal]:
 
 @dataclass
 class Run:
-    """One notebook's run; made by `start_run`.
-
-    Attributes
-    ----------
-    name : str
-    folder : Path
-        Where this run's figures and tables belong.
-    parameters : dict
-    inputs : dict
-        What `record_input` was told: name to ``{"sha256", "data"}``.
-    """
+    """One notebook's run; made by `start_run`."""
 
     name: str
-    folder: Path
+    folder: Path  # where its figures and tables belong
     parameters: dict[str, Literal]
-    inputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    inputs: dict[str, dict[str, str]] = field(default_factory=dict)  # name to {"sha256", "data"}
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock_s: float = field(default_factory=time.perf_counter)
 
     def record_input(self, name: str, source: Path | pd.DataFrame | str, data: str) -> None:
-        """Say which data this run uses.
+        """Record which data this run uses, "real" or "simulated"; the same name again replaces the earlier record.
 
-        Parameters
-        ----------
-        name : str
-            What the data are called in the manifest; a name given again replaces the earlier record.
-        source : Path, DataFrame or str
-            The file, the table itself, or a sha256 that is already known (64 hexadecimal digits).
-        data : "real" or "simulated"
-
-        Raises
-        ------
-        ValueError, FileNotFoundError
-            Another kind of data, a string that is no sha256, a file that is not there.
+        `source` is the file, the table itself, or a sha256 that is already known (64 hexadecimal digits). Raises
+        ValueError or FileNotFoundError for another kind of data, a string that is no sha256, a file that is not there.
         """
         if isinstance(source, pd.DataFrame):
             sha256 = hash_table(source)
@@ -173,12 +151,7 @@ class Run:
         """Write the manifest into the run's folder.
 
         It holds the parameters, hashes of the inputs and of every file in the folder, code, versions, machine and
-        seconds since `start_run`.
-
-        Raises
-        ------
-        ValueError
-            No input was recorded: a result that does not say what data it comes from is not one.
+        seconds since `start_run`. Raises ValueError where no input was recorded: a result has to say its data.
         """
         if not self.inputs:
             raise ValueError(f"run {self.name} recorded no input; call record_input with the data it used")
@@ -197,23 +170,11 @@ class Run:
 
 
 def start_run(name: str, parameters: Mapping[str, object], results_dir: str | Path) -> Run:
-    """A run whose folder ``results_dir/name`` exists and holds nothing of an earlier finished run.
+    """Start a run whose folder ``results_dir/name`` holds nothing of an earlier finished run.
 
     What the folder's manifest lists as outputs is removed, and the manifest with it: an aborted run leaves no
-    manifest, and no figure outlives the code that drew it.
-
-    Parameters
-    ----------
-    name : str
-        The notebook's name without its ending, such as "01_bradley_terry".
-    parameters : mapping
-        The notebook's parameters. Absolute paths among them are recorded by their last part alone.
-    results_dir : str or Path
-
-    Raises
-    ------
-    ValueError
-        A name that is not two digits and words, or a parameter that is not a bool, int, float or string.
+    manifest, and no figure outlives the code that drew it. `name` is the notebook's without its ending. Raises
+    ValueError for another form of name, or a parameter that is not a bool, int, float or string.
     """
     if not re.fullmatch(r"\d\d_\w+", name):
         raise ValueError(f"run name {name!r}: use the notebook's, such as '01_bradley_terry'")
@@ -229,54 +190,3 @@ def start_run(name: str, parameters: Mapping[str, object], results_dir: str | Pa
                 path.unlink(missing_ok=True)
         manifest.unlink()
     return Run(name, folder, recorded)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the runner's execution of a notebook ended; stands in the metadata of the executed copy.
-
-    Attributes
-    ----------
-    status : "pending", "ok" or "failed"
-    parameters : dict
-        What was passed, without ``profile`` and ``results_dir``.
-    figures : tuple of str
-        PNG files in the notebook's results folder.
-    cell : int or None
-        The failing cell, counted from 1 over all cells of the notebook; `cell_line` is its first line.
-    error : str or None
-        "TypeOfError: message".
-    resumed : bool
-        Whether it was found done by an earlier run.
-    """
-
-    name: str
-    title: str
-    profile: str
-    source_sha256: str
-    package_sha256: str
-    parameters: dict[str, Literal]
-    status: str = "pending"
-    seconds: float = 0.0
-    figures: tuple[str, ...] = ()
-    cell: int | None = None
-    cell_line: str | None = None
-    error: str | None = None
-    resumed: bool = False
-
-    @property
-    def failure(self) -> str:
-        """One line for a reader: which notebook, which cell, which error."""
-        where = f" in cell {self.cell} (`{self.cell_line}`)" if self.cell else ""
-        return f"{self.name} failed{where}: {self.error}"
-
-
-def read_outcome(copy: Path) -> Outcome | None:
-    """What an executed copy says of its run; None where there is no copy that this version can read."""
-    try:
-        stamp = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["routing"]
-    except (FileNotFoundError, ValueError, KeyError):
-        return None
-    if set(stamp) != {item.name for item in fields(Outcome)}:
-        return None
-    return Outcome(**{**stamp, "figures": tuple(stamp["figures"])})

@@ -1,156 +1,359 @@
 """Run the numbered notebooks headless: ``python -m routing run``.
 
-Each notebook gets a process and a kernel of its own, here or on the workers of a Dask cluster. The output folder
-receives an executed copy, an HTML page that needs no network, ``index.html`` over all of them and ``manifest.json`` for
-the run. A grid of parameters makes a run, with a folder of its own, for each of its points, and ``grid.csv`` over all.
+Each notebook gets a process and a kernel of its own. The output folder receives an executed copy, an HTML page that
+needs no network, ``index.html`` over all of them and ``manifest.json`` for the run. Everything is checked before
+anything runs, because papermill would carry on: it only warns about a parameter that a notebook does not have, and
+without a tagged cell it injects the parameters where the defaults then overwrite them.
+
+A run locks the folders that it writes into, and its kernels end when it ends, however that happens: nothing is written
+later over the results of another run.
 """
 
 from __future__ import annotations
 
+import ast
+import html
+import json
 import multiprocessing
 import os
+import re
+import shutil
 import signal
+import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-import jinja2
+import nbformat
+import pandas as pd
+import psutil
+from jupyter_client.manager import KernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+from papermill.translators import PythonTranslator
+from traitlets.config import Config
 
-from routing.files import write_atomically, write_json
+from routing.files import hash_file, lock_folder, write_atomically, write_json
 from routing.runner import provenance
-from routing.runner.grid import grid_points, point_name, summarise
-from routing.runner.notebook import Notebook, Task, check_kernel, execute_notebook, find_notebooks, type_parameters
-from routing.runner.provenance import Literal, Outcome, read_outcome
+from routing.runner.provenance import Literal
 
+KERNEL = "python3"
+START_TIMEOUT_S = 120
 CELL_TIMEOUT_S = {"smoke": 300, "quick": 600, "full": 7200}  # the profiles
-INDEX_TEMPLATE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>routing: {{ profile }}</title><style>
-body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse } td, th { text-align: left; vertical-align: top; padding: .4em .6em }
-tr { border-top: 1px solid #ccc } img { height: 7em; margin: .2em; border: 1px solid #ddd } .failed { color: #b30000 }
-</style></head><body><h1>routing: profile {{ profile }}</h1>
-<table><tr><th>notebook</th><th>status</th><th>seconds</th><th>figures</th></tr>
-{%- for done in outcomes %}
-<tr><td><a href="{{ done.name }}.html">{{ done.title }}</a><br><a href="{{ done.name }}.ipynb">{{ done.name }}.ipynb</a>
-</td><td class="{{ done.status }}">{{ done.failure if done.error else done.status }}</td>
-<td>{{ done.seconds | round | int }}</td><td>
-{%- for figure in done.figures %}{% set file = results ~ "/" ~ done.name ~ "/" ~ figure %}
-<a href="{{ file }}"><img loading="lazy" alt="{{ figure }}" src="{{ file }}"></a>
-{%- endfor %}</td></tr>
-{%- endfor %}
-</table></body></html>
+QUIET_BARS = "ignore:IProgress not found"
+COMMON_PARAMETERS = ("profile", "seed", "results_dir")  # every notebook has them
+RUNNER_PARAMETERS = ("profile", "results_dir")  # and the runner sets these
+
+# The lab template without its scripts, all of which are fetched from the network.
+SCRIPT_BLOCKS = ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
+PAGE_TEMPLATE = "{% extends 'lab/index.html.j2' %}" + "".join(
+    f"{{% block {name} %}}{{% endblock %}}" for name in SCRIPT_BLOCKS
+)
+INDEX_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>routing: {profile}</title><style>
+body {{ font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto }} td, th {{ text-align: left; padding: .4em }}
+img {{ height: 7em; border: 1px solid #ddd }} .failed {{ color: #b30000 }}
+</style></head><body><h1>routing: profile {profile}</h1>{table}</body></html>
 """
 
 
-def _work(task: Task, sender: Connection) -> None:
-    """Body of a worker process. Ctrl-C is the parent's to handle; it ends a worker with SIGTERM."""
-    signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which the kernel would inherit
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that papermill shuts its kernel down
-    with suppress(KeyboardInterrupt):
-        sender.send(execute_notebook(task))
+@dataclass(frozen=True)
+class Outcome:
+    """A notebook of a run and how it ended; stands in the metadata of the executed copy."""
+
+    name: str
+    title: str
+    profile: str
+    source_sha256: str
+    package_sha256: str
+    parameters: dict[str, Literal]  # what was passed, without ``profile`` and ``results_dir``
+    status: str = "pending"  # or "ok" or "failed"
+    seconds: float = 0.0
+    figures: tuple[str, ...] = ()  # PNG files in the notebook's results folder
+    cell: int | None = None  # the failing cell, counted from 1 over all cells of the notebook
+    cell_line: str | None = None  # its first line
+    error: str | None = None  # "TypeOfError: message"
+    resumed: bool = False  # whether an earlier run had finished it
+
+    @property
+    def failure(self) -> str:
+        """One line for a reader: which notebook, which cell, which error."""
+        where = f" in cell {self.cell} (`{self.cell_line}`)" if self.cell else ""
+        return f"{self.name} failed{where}: {self.error}"
+
+    def ended(self, status: str, results: Path, seconds: float, **failure: str | int | None) -> Outcome:
+        """Return how this notebook ended, with the figures that it left below `results`."""
+        figures = tuple(sorted(path.name for path in (results / self.name).glob("*.png")))
+        return replace(self, status=status, seconds=round(seconds, 1), figures=figures, **failure)
 
 
-def _execute_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Outcome | None]]:
-    """Run tasks, at most `jobs` at a time: each comes with None as it starts and with its outcome as it ends."""
+def read_outcome(copy: Path) -> Outcome | None:
+    """Return what an executed copy says of its run; None where there is no copy that this version can read."""
+    try:
+        stamp = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["routing"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    if set(stamp) != {item.name for item in fields(Outcome)}:
+        return None
+    return Outcome(**{**stamp, "figures": tuple(stamp["figures"])})
+
+
+# -- checks before anything runs --------------------------------------------------------------------------------------
+
+
+def find_notebooks(folder: Path, only: Sequence[str] = ()) -> list[Path]:
+    """Return the notebooks ``NN_name.ipynb`` of a folder in order, or those whose numbers are in `only`.
+
+    Raises FileNotFoundError where there is none, ValueError for a number that stands for no notebook or for two.
+    """
+    paths: dict[str, Path] = {}
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        if path.name[:2] in paths:
+            raise ValueError(f"{paths[path.name[:2]].name} and {path.name} have the same number")
+        paths[path.name[:2]] = path
+    if not paths:
+        raise FileNotFoundError(f"no NN_name.ipynb in {folder}; run in the project's folder or give --notebooks")
+    unknown = [number for number in only if number not in paths]
+    if unknown:
+        raise ValueError(f"--only {','.join(unknown)}: no such notebook; choose from {', '.join(paths)}")
+    return [path.resolve() for number, path in paths.items() if not only or number in only]
+
+
+def read_parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Literal]:
+    """Return the names and defaults in the one cell tagged ``parameters``.
+
+    Raises ValueError for no such cell or several, a line in it that is not ``name = literal`` (bool, int, float, str),
+    or one of `COMMON_PARAMETERS` missing.
+    """
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise ValueError(f"{name}: {len(cells)} cells are tagged 'parameters'; tag exactly one")
+    source, line = cells[0].source, 1
+    defaults: dict[str, Literal] = {}
+    try:
+        for statement in ast.parse(source).body:
+            line = statement.lineno
+            (target,) = statement.targets
+            defaults[target.id] = ast.literal_eval(statement.value)
+            if not isinstance(defaults[target.id], Literal):
+                raise ValueError
+    except (AttributeError, ValueError, SyntaxError) as error:
+        line = getattr(error, "lineno", line)
+        text = source.splitlines()[line - 1].strip()
+        raise ValueError(f"{name}: line {line} of the parameters cell is `{text}`; write `name = literal`") from None
+    missing = [common for common in COMMON_PARAMETERS if common not in defaults]
+    if missing:
+        raise ValueError(f"{name}: the parameters cell lacks {', '.join(missing)}")
+    return defaults
+
+
+def type_parameters(name: str, defaults: Mapping[str, Literal], texts: Mapping[str, str]) -> dict[str, Literal]:
+    """Return values from the command line as the types of a notebook's defaults.
+
+    The default decides, not the text: "3" stays a string, "false" is a bool, where the default is one. Raises
+    ValueError for a name that the notebook does not have or that the runner sets, or a text that is not of the type.
+    """
+    settable = {key: value for key, value in defaults.items() if key not in RUNNER_PARAMETERS}
+    typed: dict[str, Literal] = {}
+    for key, text in texts.items():
+        if key not in settable:
+            reason = "the runner sets" if key in RUNNER_PARAMETERS else "the notebook has no"
+            raise ValueError(f"{name}: {reason} parameter {key}; -p takes {', '.join(settable)}")
+        kind = type(settable[key])
+        try:
+            typed[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            raise ValueError(f"{name}: parameter {key} is {kind.__name__}, not {text!r}") from None
+    return typed
+
+
+def read_notebook(path: Path, profile: str, texts: Mapping[str, str], package_sha256: str) -> Outcome:
+    """Read and check a notebook and its parameters, and return it as pending; ValueError names what is wrong."""
+    try:
+        node = nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.ValidationError) as error:
+        raise ValueError(f"{path.name} is not a notebook: {error}") from None
+    headings = (re.match(r"#\s+(.+)", cell.source) for cell in node.cells if cell.cell_type == "markdown")
+    title = next((heading.group(1).strip() for heading in headings if heading), path.stem)
+    values = type_parameters(path.name, read_parameters(node, path.name), texts)
+    return Outcome(path.stem, title, profile, hash_file(path), package_sha256, values)
+
+
+def check_kernel() -> str:
+    """Return the interpreter that the kernel will run; ValueError where it is of another environment than this one."""
+    manager = KernelManager(kernel_name=KERNEL)
+    interpreter = manager.format_kernel_cmd()[0]
+    here, there = Path(sys.executable), Path(interpreter)
+    # Folders are compared too: the interpreters of two virtual environments may be links to one file.
+    if not (there.exists() and here.samefile(there) and here.parent.samefile(there.parent)):
+        raise ValueError(
+            f"the Jupyter kernel {KERNEL} runs {interpreter}, not {sys.executable}: remove the kernelspec in"
+            f" {manager.kernel_spec.resource_dir} or run `python -m ipykernel install --sys-prefix`"
+        )
+    return interpreter
+
+
+# -- one notebook, in a process of its own ----------------------------------------------------------------------------
+
+
+def execute_notebook(
+    pending: Outcome, folder: Path, output: Path, results: Path, cell_timeout_s: int, threads: int | None
+) -> Outcome:
+    """Run one notebook of `folder`; write its executed copy and its HTML page, whether it ends well or fails.
+
+    `threads` is the number that the numerical libraries may use; None leaves it to them.
+    """
+    package = str(provenance.PACKAGE_FOLDER.parent)  # the kernel gets the package that the manifest describes
+    # Progress bars are text, which a page can show; tqdm would rather have widgets, and warns with a local path.
+    for name, first, mark in [("PYTHONPATH", package, os.pathsep), ("PYTHONWARNINGS", QUIET_BARS, ",")]:
+        others = [text for text in os.environ.get(name, "").split(mark) if text not in ("", first)]
+        os.environ[name] = mark.join([first, *others])
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of files that are read in a moment
+    if threads:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    shown_results = results.relative_to(Path.cwd()) if results.is_relative_to(Path.cwd()) else results
+    values = {**pending.parameters, "profile": pending.profile, "results_dir": str(shown_results)}
+    notebook = nbformat.read(folder / f"{pending.name}.ipynb", as_version=4)
+    cells = list(notebook.cells)
+    for cell in cells:
+        cell.metadata.pop("execution", None)
+    tagged = next(place for place, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", []))
+    notebook.cells.insert(tagged + 1, nbformat.v4.new_code_cell(PythonTranslator.codify(values)))
+    copy = output / f"{pending.name}.ipynb"
+    copy.unlink(missing_ok=True)  # of an earlier run, whose figures this one replaces
+    clock_s = time.perf_counter()
+    error = None
+    try:
+        NotebookClient(
+            notebook,
+            kernel_name=KERNEL,
+            startup_timeout=START_TIMEOUT_S,
+            timeout=cell_timeout_s,
+            config=Config(KernelManager={"transport_encryption": "auto"}),  # else the kernel warns of plain TCP
+        ).execute()
+    except CellExecutionError as exception:
+        error = f"{exception.ename}: {exception.evalue}"
+    except Exception as exception:  # a cell past its time, or a kernel that died; the other notebooks still run
+        error = f"{type(exception).__name__}: {exception}"
+    outcome = pending.ended("failed" if error else "ok", results, time.perf_counter() - clock_s)
+    if error:
+        outcome = replace(outcome, error=error.strip().split("\n")[0])
+        for number, cell in enumerate(cells, 1):
+            if "execution" in cell.metadata:  # it has started; the last one failed
+                outcome = replace(outcome, cell=number, cell_line=cell.source.strip().split("\n")[0])
+    notebook.metadata.update(title=outcome.title, routing=asdict(outcome))
+    page, _ = HTMLExporter(raw_template=PAGE_TEMPLATE).from_notebook_node(notebook)
+    write_atomically(copy.with_suffix(".html"), page)
+    write_atomically(copy, nbformat.writes(notebook))
+    return outcome
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and SIGHUP (a scheduler's stop, a closed terminal) end this process as Ctrl-C does."""
+    # What nohup ignores stays ignored.
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+
+    def stop(*_: object) -> None:
+        if numbers:  # only once: a second signal must not disturb the end
+            numbers.clear()
+            raise KeyboardInterrupt
+
+    for number in tuple(numbers):
+        signal.signal(number, stop)
+
+
+def _work(sender: Connection, pending: Outcome, options: Mapping[str, object]) -> None:
+    """Body of a worker process: run a notebook, and end it when the parent asks for it by SIGTERM or is gone.
+
+    Nothing that the notebook started outlives this, so that it cannot write over the results of a later run.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None)  # the parent's to handle; not SIG_IGN, which a kernel would inherit
+    stop_on_signals()
+    finished, finish = multiprocessing.Pipe(duplex=False)
+    runtime = os.environ["JUPYTER_RUNTIME_DIR"] = tempfile.mkdtemp()  # kernels' connection files
+
+    def execute() -> None:
+        with finish:
+            finish.send(execute_notebook(pending, **options))
+
+    exit_code = 1
+    try:
+        threading.Thread(target=execute, daemon=True).start()
+        ends, ready = [finished, multiprocessing.parent_process().sentinel], []
+        while not ready:
+            ready = wait(ends, timeout=0.1)  # a signal that another thread receives does not end the wait
+        if finished in ready:
+            sender.send(finished.recv())
+            exit_code = 0
+    finally:
+        shutil.rmtree(runtime, ignore_errors=True)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        os._exit(exit_code)  # before the thread takes the end of its kernel for the notebook's
+
+
+# -- all of them ------------------------------------------------------------------------------------------------------
+
+
+def _execute_all(
+    notebooks: Sequence[Outcome], jobs: int, **options: object
+) -> Iterator[tuple[Outcome, Outcome | None]]:
+    """Run notebooks, at most `jobs` at a time: each comes with None as it starts and with its outcome as it ends."""
     context = multiprocessing.get_context("spawn")
-    waiting, running = list(tasks), {}
+    waiting, running = list(notebooks), {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                task = waiting.pop(0)
-                yield task, None
+                pending = waiting.pop(0)
+                yield pending, None
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(task, sender), daemon=True)
+                process = context.Process(target=_work, args=(sender, pending, options), daemon=True)
                 process.start()
                 sender.close()
-                running[receiver] = process, task, time.perf_counter()
-            for receiver in wait(list(running)):
-                process, task, clock_s = running[receiver]
+                running[receiver] = process, pending, time.perf_counter()
+            for receiver in wait(list(running), timeout=0.5):  # so that a signal is seen, as in `_work`
+                process, pending, clock_s = running[receiver]
                 try:
                     outcome = receiver.recv()
                 except EOFError:
                     process.join()
                     error = f"its process ended with exit code {process.exitcode}"
-                    outcome = task.outcome("failed", time.perf_counter() - clock_s, error=error)
+                    outcome = pending.ended("failed", options["results"], time.perf_counter() - clock_s, error=error)
                 process.join()
-                task.unfinished.unlink(missing_ok=True)
                 del running[receiver]
-                yield task, outcome
+                yield pending, outcome
     finally:  # left early, by an exception or Ctrl-C
         for process, _, _ in running.values():
             process.terminate()
-        for process, task, _ in running.values():
+        for process, _, _ in running.values():
             process.join(timeout=15)
             process.kill()
-            task.unfinished.unlink(missing_ok=True)
 
 
-@dataclass
-class PlannedRun:
-    """The selected notebooks with one setting of their parameters: one output folder, one manifest."""
-
-    name: str  # of the point of a grid; empty without one
-    output: Path
-    results: Path
-    about: dict[str, object]  # what the manifest says besides the notebooks
-    tasks: dict[str, Task]
-    outcomes: dict[str, Outcome] = field(init=False)
-    clock_s: float = field(default_factory=time.perf_counter)
-
-    def __post_init__(self) -> None:
-        self.outcomes = {name: task.pending for name, task in self.tasks.items()}
-
-    def resume(self) -> None:
-        """Take over what ended well with the same notebook, profile, parameters, package and figures."""
-        for name, task in self.tasks.items():
-            earlier = read_outcome(task.copy)
-            if earlier and earlier == task.outcome("ok", earlier.seconds):
-                self.outcomes[name] = replace(earlier, resumed=True)
-
-    def record(self) -> None:
-        """Write manifest and index; after every notebook, so that a run cut short leaves a true record."""
-        notebooks = [asdict(outcome) for outcome in self.outcomes.values()]
-        seconds = round(time.perf_counter() - self.clock_s, 1)
-        manifest = {**self.about, "seconds": seconds, "notebooks": notebooks}
-        write_json(self.output / provenance.MANIFEST, manifest)
-        copies = filter(None, map(read_outcome, sorted(self.output.glob("[0-9][0-9]_*.ipynb"))))  # earlier runs' too
-        place = Path(os.path.relpath(self.results, self.output)).as_posix()
-        template = jinja2.Template(INDEX_TEMPLATE, autoescape=True)
-        page = template.render(profile=self.about["profile"], results=place, outcomes=copies)
-        write_atomically(self.output / "index.html", page)
-
-
-def _plan(
-    point: Mapping[str, str],
-    typed: Sequence[tuple[Notebook, dict[str, Literal]]],
-    texts: Mapping[str, str],
-    profile: str,
-    folder: Path,
-    threads: int | None,
-    environment: Mapping[str, object],
-) -> PlannedRun:
-    """The run of one point of a grid; without a grid the point is empty."""
-    output = folder / point_name(point) if point else folder
-    # Points of a grid are no results of the project: theirs never go where those are committed.
-    results = Path("results").resolve() if profile == "full" and not point else output / "results"
-    about = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "profile": profile,
-        "parameters": provenance.portable_parameters({**texts, **point}),
-        **environment,
-    }
-    tasks = {}
-    for notebook, values in typed:
-        package_sha256 = environment["package_sha256"]
-        pending = Outcome(notebook.path.stem, notebook.title, profile, notebook.source_sha256, package_sha256, values)
-        copy = output / notebook.path.name
-        tasks[pending.name] = Task(notebook.path, pending, copy, results, CELL_TIMEOUT_S[profile], threads)
-    return PlannedRun(point_name(point), output, results, about, tasks)
+def _write_index(output: Path, results: Path, profile: str) -> None:
+    """Write ``index.html`` over all executed copies in the output folder, those of earlier runs too."""
+    place = Path(os.path.relpath(results, output)).as_posix()
+    image = '<a href="{0}"><img loading="lazy" alt="{0}" src="{0}"></a>'
+    rows = [
+        {
+            "notebook": f'<a href="{done.name}.html">{html.escape(done.title)}</a><br>{done.name}',
+            "status": f'<span class="{done.status}">{html.escape(done.failure if done.error else done.status)}</span>',
+            "seconds": f"{done.seconds:.0f}",
+            "figures": "".join(image.format(html.escape(f"{place}/{done.name}/{name}")) for name in done.figures),
+        }
+        for done in filter(None, map(read_outcome, sorted(output.glob("[0-9][0-9]_*.ipynb"))))
+    ]
+    with pd.option_context("display.max_colwidth", None):
+        table = pd.DataFrame(rows).to_html(escape=False, index=False, border=0)
+    write_atomically(output / "index.html", INDEX_PAGE.format(profile=profile, table=table))
 
 
 def run_notebooks(
@@ -161,10 +364,8 @@ def run_notebooks(
     jobs: int = 1,
     output: Path | None = None,
     resume: bool = False,
-    grid: Mapping[str, Sequence[str]] | None = None,
-    cluster: str | None = None,
 ) -> list[Outcome]:
-    """Run notebooks; give each one's outcome; leave copies, pages, index and manifest in the output folder.
+    """Run notebooks; return each one's outcome; leave copies, pages, index and manifest in the output folder.
 
     A notebook that fails does not stop the others.
 
@@ -179,84 +380,72 @@ def run_notebooks(
         Values as typed; every selected notebook must have each of them.
     jobs : int
         Notebooks at a time; the processors are shared out between them.
-    output : Path, optional
+    output : Path
         Default ``runs/<profile>``.
     resume : bool
         Skip what ended well with the same notebook, profile, parameters, package and figures. Data are not compared.
-    grid : mapping of str to sequence of str, optional
-        Values of parameters; the notebooks are run with every combination, each in a folder of the output folder
-        named after it. ``grid.csv`` says how every notebook ended.
-    cluster : str, optional
-        Where to run instead of here, as in `routing.runner.cluster.connect`.
 
     Raises
     ------
     ValueError, FileNotFoundError
-        Before anything runs: as `find_notebooks`, `type_parameters`, `grid_points`, `check_kernel` and `connect`.
+        Before anything runs: wrong input, or another process that runs notebooks into the same folder.
     """
     if profile not in CELL_TIMEOUT_S:
-        raise ValueError(f"profile {profile!r}: use {', '.join(CELL_TIMEOUT_S)}")
+        raise ValueError(f"profile {profile!r}: choose from {', '.join(CELL_TIMEOUT_S)}")
     if jobs < 1:
-        raise ValueError(f"{jobs} jobs: at least 1")
-    if cluster and jobs > 1:
-        raise ValueError("--jobs is of this machine; on a cluster each thread of a worker runs one notebook")
-    texts = parameters or {}
-    notebooks = find_notebooks(folder, only)
-    points = grid_points(grid or {}, texts)
-    typed = [[(n, type_parameters(n, {**texts, **point})) for n in notebooks] for point in points]
+        raise ValueError(f"{jobs} jobs: give at least 1")
+    clock_s, texts = time.perf_counter(), parameters or {}
+    environment = provenance.describe_environment()
+    notebooks = [read_notebook(p, profile, texts, environment["package_sha256"]) for p in find_notebooks(folder, only)]
     check_kernel()
-    output = (output or Path("runs") / profile).resolve()
-    if output == folder.resolve():
+    folder, output = folder.resolve(), (output or Path("runs") / profile).resolve()
+    if output == folder:
         raise ValueError(f"--output {folder} is where the notebooks are; they would be overwritten")
 
-    threads = max(1, provenance.count_cpus() // jobs) if jobs > 1 else None
-    environment = provenance.describe_environment()
-    with ExitStack() as stack:
-        execute = partial(_execute_all, jobs=jobs)
-        if cluster:
-            from routing.runner.cluster import connect, execute_on_cluster
-
-            execute = partial(execute_on_cluster, client=stack.enter_context(connect(cluster)))
-        runs = []
-        for point, values in zip(points, typed, strict=True):
-            runs.append(_plan(point, values, texts, profile, output, threads, environment))
-            runs[-1].output.mkdir(parents=True, exist_ok=True)
-            if resume:
-                runs[-1].resume()
-        _execute_runs(runs, execute, "sent" if cluster else "started")
-    outcomes = [outcome for run in runs for outcome in run.outcomes.values()]
-    if grid:
-        table = summarise(points, [list(run.outcomes.values()) for run in runs])
-        write_atomically(output / "grid.csv", table.to_csv(index=False, lineterminator="\n"))
-        print(f"grid:    {os.path.relpath(output / 'grid.csv')}", flush=True)
-    else:
-        print(f"figures: {os.path.relpath(runs[0].results)}", flush=True)
-        print(f"index:   {os.path.relpath(output / 'index.html')}", flush=True)
-    return outcomes
-
-
-def _execute_runs(
-    runs: Sequence[PlannedRun],
-    execute: Callable[[Sequence[Task]], Iterator[tuple[Task, Outcome | None]]],
-    beginning: str,
-) -> None:
-    """Execute what is pending in all runs, print how it goes, and record each outcome in its run."""
-    planned = [(run, name, task) for run in runs for name, task in run.tasks.items()]
-    label = {
-        task.copy: f"[{place}/{len(planned)}] {' '.join(filter(None, (name, run.name)))}"
-        for place, (run, name, task) in enumerate(planned, 1)
+    results = Path("results").resolve() if profile == "full" else output / "results"
+    outcomes = {pending.name: pending for pending in notebooks}
+    label = {pending.name: f"[{place}/{len(notebooks)}] {pending.name}" for place, pending in enumerate(notebooks, 1)}
+    about = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "profile": profile,
+        "parameters": provenance.portable_parameters(texts),
+        **environment,
     }
-    run_of = {task.copy: run for run, _, task in planned}
-    for run in runs:
-        run.record()
-        for name, outcome in run.outcomes.items():
-            if outcome.resumed:
-                print(f"{label[run.tasks[name].copy]}  done before  {outcome.seconds:.0f} s", flush=True)
-    todo = [task for run, name, task in planned if run.outcomes[name].status == "pending"]
-    with closing(execute(todo)) as events:
-        for task, outcome in events:
+
+    def record() -> None:
+        """Write manifest and index; after every notebook, so that a run cut short leaves a true record."""
+        entries = [asdict(outcome) for outcome in outcomes.values()]
+        seconds = round(time.perf_counter() - clock_s, 1)
+        write_json(output / provenance.MANIFEST, {**about, "seconds": seconds, "notebooks": entries})
+        _write_index(output, results, profile)
+
+    with ExitStack() as stack:
+        for written in [output] if results.is_relative_to(output) else [output, results]:
+            written.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock_folder(written))
+        for name, pending in outcomes.items():
+            earlier = read_outcome(output / f"{name}.ipynb") if resume else None
+            if earlier and earlier == pending.ended("ok", results, earlier.seconds):
+                outcomes[name] = replace(earlier, resumed=True)
+                print(f"{label[name]}  done before  {earlier.seconds:.0f} s", flush=True)
+        record()
+        events = _execute_all(
+            [outcome for outcome in outcomes.values() if not outcome.resumed],
+            jobs,
+            folder=folder,
+            output=output,
+            results=results,
+            cell_timeout_s=CELL_TIMEOUT_S[profile],
+            threads=max(1, provenance.count_cpus() // jobs) if jobs > 1 else None,
+        )
+        for pending, outcome in stack.enter_context(closing(events)):
+            print(
+                f"{label[pending.name]}  " + (f"{outcome.status}  {outcome.seconds:.0f} s" if outcome else "started"),
+                flush=True,
+            )
             if outcome:
-                run_of[task.copy].outcomes[outcome.name] = outcome
-                run_of[task.copy].record()
-            ending = f"{outcome.status}  {outcome.seconds:.0f} s" if outcome else beginning
-            print(f"{label[task.copy]}  {ending}", flush=True)
+                outcomes[pending.name] = outcome
+                record()
+    print(f"figures: {os.path.relpath(results)}", flush=True)
+    print(f"index:   {os.path.relpath(output / 'index.html')}", flush=True)
+    return list(outcomes.values())

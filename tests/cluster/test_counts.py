@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -38,7 +36,6 @@ from routing.embeddings import PromptEncoder
 from routing.ratings.bradley_terry import bootstrap_ratings
 from tests.conftest import battle_tables
 from tests.routers.test_base import embed
-from tests.runner.test_run import write_notebook
 
 WRITERS = {
     "0.parquet": lambda table, path: table.to_parquet(path),
@@ -337,29 +334,3 @@ def test_a_client_that_comes_back_gets_the_same_counts(cluster, client, shards, 
     assert future.status == "cancelled"
     (tmp_path / "go").touch()
     assert_equal_counts(count_battles(held, client), count_pairs(battles))
-
-
-# -- without Dask -----------------------------------------------------------------------------------------------------
-
-BLOCKED = """
-import pkgutil, sys
-for name in ("dask", "distributed", "pyarrow"):
-    sys.modules[name] = None  # importing it raises, as where it is not installed
-import importlib, routing
-for module in pkgutil.walk_packages(routing.__path__, "routing."):
-    if not module.name.startswith("routing.cluster.") and module.name != "routing.__main__":
-        importlib.import_module(module.name)
-from routing.__main__ import main
-print(main([*sys.argv[1:], "--cluster", "local:2"]), main(sys.argv[1:]))
-"""
-
-
-def test_everything_else_works_without_dask(tmp_path):
-    write_notebook(tmp_path / "nb" / "01_a.ipynb")
-    command = [sys.executable, "-c", BLOCKED, "run", "--profile", "smoke", "--notebooks", str(tmp_path / "nb")]
-    command += ["--output", str(tmp_path / "out"), "--grid", "seed=1"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith('routing: error: --cluster needs Dask: pip install "routing[scale]"')
-    assert done.stdout.endswith("\n2 0\n")
-    assert (tmp_path / "out" / "seed=1" / "01_a.ipynb").exists()

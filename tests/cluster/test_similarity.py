@@ -11,12 +11,11 @@ import pandas as pd
 import pytest
 from dask.distributed import Client, LocalCluster
 
-from routing.cluster.counts import embedding_column, read_battles
+from routing.cluster.counts import PATIENT, embedding_column, read_battles
 from routing.cluster.similarity import ShardedSimilarityRouter
 from routing.data.tables import NAME_COLUMNS
 from routing.embeddings import PromptEncoder
 from routing.routers.similarity import SimilarityRouter
-from routing.runner.cluster import PATIENT
 from tests.cluster.test_counts import kill_a_busy_worker, make_battles, write_shards
 from tests.conftest import QUICK_START
 from tests.routers.test_base import QUESTIONS, embed

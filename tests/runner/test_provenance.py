@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from routing.files import hash_table, write_atomically
+from routing.files import hash_table
 from routing.runner import provenance
-from routing.runner.provenance import MANIFEST, Outcome, describe_code, read_outcome, start_run
+from routing.runner.provenance import MANIFEST, describe_code, start_run
 
 PARAMETERS = {"profile": "smoke", "seed": 7, "rate": 0.5, "shuffle": True}
 TABLE = pd.DataFrame({"model": ["a", "b"], "rating": [0.25, -0.25]})
@@ -102,36 +102,17 @@ def test_bad_parameters_and_inputs_are_named(tmp_path):
     assert run.inputs["votes"]["sha256"] == "0" * 64
 
 
-def test_a_tables_hash_follows_values_names_and_order_but_not_the_index():
-    reference = hash_table(TABLE)
-    assert hash_table(TABLE.set_axis([5, 9], axis=0)) == reference
-    changed = [TABLE.iloc[::-1], TABLE.rename(columns={"rating": "elo"}), TABLE.assign(rating=[0.25, -0.26])]
-    assert len({reference, *map(hash_table, changed)}) == 4
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    write_atomically(path, "old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(provenance.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_dirty_means_anything_but_results_and_runs(tmp_path):
-    assert describe_code(tmp_path) == {"commit": None, "dirty": None}
-    git(tmp_path, "init", "--quiet")
-    package = tmp_path / "package"
+    package, unknown = tmp_path / "package", {"commit": None, "dirty": None}
     package.mkdir()
-    assert describe_code(package) == {"commit": None, "dirty": False}
-    (package / "a.py").write_text("1")
+    (package / "__init__.py").write_text("1")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "routing"\n')
+    assert describe_code(package) == unknown
+    git(tmp_path, "init", "--quiet")
+    assert describe_code(package) == unknown  # not tracked
     git(tmp_path, "add", ".")
+    assert describe_code(package) == {"commit": None, "dirty": True}
     git(tmp_path, "commit", "--quiet", "--message", "first")
     clean = {"commit": git(tmp_path, "rev-parse", "HEAD"), "dirty": False}
     assert describe_code(package) == clean
@@ -143,24 +124,20 @@ def test_dirty_means_anything_but_results_and_runs(tmp_path):
     assert describe_code(package) == {**clean, "dirty": True}
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.parametrize("place", ["package", "lib/package"])
+def test_a_copy_within_another_repository_has_no_commit(tmp_path, place):
+    package = tmp_path / place
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("1")
+    for folder, name in ((tmp_path, "other"), (package.parent, "other" if place == "package" else "routing")):
+        (folder / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n')
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "first")
+    assert describe_code(package) == {"commit": None, "dirty": None}
+
+
 def test_without_git_the_code_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert describe_code() == {"commit": None, "dirty": None}
-
-
-def test_an_outcome_is_read_back_and_an_unreadable_one_is_none(tmp_path):
-    outcome = Outcome("01_bt", "Title", "smoke", "0", "1", {"seed": 1}, "ok", 2.5, ("a.png",))
-    copy = tmp_path / "01_bt.ipynb"
-    assert read_outcome(copy) is None
-    for stamp, expected in [(vars(outcome), outcome), ({"name": "01_bt"}, None)]:
-        copy.write_text(json.dumps({"metadata": {"routing": stamp}}))
-        assert read_outcome(copy) == expected
-    copy.write_text('{"metadata": {}}')
-    assert read_outcome(copy) is None
-    copy.write_text('{"metadata"')
-    assert read_outcome(copy) is None
-
-
-def test_a_failure_reads_as_one_line():
-    outcome = Outcome("01_bt", "T", "smoke", "0", "1", {}, "failed", cell=3, cell_line="1 / 0", error="E: no")
-    assert outcome.failure == "01_bt failed in cell 3 (`1 / 0`): E: no"
