@@ -91,7 +91,7 @@ print(sorted(heavy))
 
 # Which extra the modules of a folder may import besides the core's dependencies.
 EXTRA_OF = {"runner": "notebooks", "studies": "notebooks", "cluster": "scale"}
-COME_WITH_OTHERS = {"huggingface-hub", "cloudpickle", "fsspec"}  # with transformers, Dask and Dask
+COME_WITH_OTHERS = {"huggingface-hub", "safetensors", "cloudpickle", "fsspec"}  # with transformers or Dask
 
 
 def test_every_import_is_of_a_declared_dependency():

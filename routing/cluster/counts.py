@@ -43,7 +43,7 @@ PAIR_TABLE = pd.DataFrame(columns=[*PAIR_COLUMNS, *OUTCOMES]).astype(
 
 
 def find_shards(address: str) -> list[str]:
-    """Addresses of the shards at `address`, sorted.
+    """Return the addresses of the shards at `address`, sorted.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def read_shard(address: str, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def embedding_column(vectors: np.ndarray) -> pd.api.extensions.ExtensionArray:
-    """A matrix, (n_battles, width), as the column ``embedding`` of a table of battles.
+    """Return a matrix, (n_battles, width), as the column ``embedding`` of a table of battles.
 
     Dask turns lists in a column of objects into text; a column of this type it leaves alone.
     """
@@ -107,7 +107,7 @@ def embedding_column(vectors: np.ndarray) -> pd.api.extensions.ExtensionArray:
 
 
 def read_battles(address: str, columns: Sequence[str] = ("prompt", *NAME_COLUMNS)) -> dd.DataFrame:
-    """The battles of all shards at `address` as a Dask DataFrame, a partition a shard.
+    """Return the battles of all shards at `address` as a Dask DataFrame, one partition per shard.
 
     Nothing is read yet. A shard has to fit a worker's memory several times over: about a million battles with
     prompts is a good size, or ten million without.
@@ -127,7 +127,7 @@ def read_battles(address: str, columns: Sequence[str] = ("prompt", *NAME_COLUMNS
 
 
 def name_partition(partition: pd.DataFrame) -> str:
-    """What an error calls a partition: the shard it was read from, where it is known."""
+    """Return what an error calls a partition: the shard it was read from, where it is known."""
     return f"shard {partition.attrs['shard']}" if "shard" in partition.attrs else "a partition"
 
 
@@ -135,7 +135,7 @@ def name_partition(partition: pd.DataFrame) -> str:
 
 
 def tabulate_partition(battles: pd.DataFrame) -> pd.DataFrame:
-    """Pair counts of one partition as a table: model_a below model_b by name, int64 wins, ties and losses of model_a.
+    """Count the pairs of one partition: model_a below model_b by name, int64 wins, ties and losses of model_a.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def tabulate_partition(battles: pd.DataFrame) -> pd.DataFrame:
 
 
 def untabulate(table: pd.DataFrame) -> PairCounts:
-    """The pair counts that a table as of `tabulate_partition` holds; ValueError where it holds none."""
+    """Return the pair counts that a table as of `tabulate_partition` holds; ValueError where it holds none."""
     if len(table) == 0:
         raise ValueError("the shards hold no battle")
     models = tuple(sorted({*table["model_a"], *table["model_b"]}))
@@ -171,7 +171,7 @@ def untabulate(table: pd.DataFrame) -> PairCounts:
 
 
 def count_battles(battles: dd.DataFrame | str, client: Client) -> PairCounts:
-    """Pair counts of sharded battles, equal to `count_pairs` on all of them at once.
+    """Count the pairs of sharded battles, equal to `count_pairs` on all of them at once.
 
     One pass: each shard is counted where it is read, and tables of pairs, whose size does not grow with the number of
     battles, are added up in a tree on the workers. A worker holds as many shards at a time as it has threads.
@@ -186,7 +186,7 @@ def count_battles(battles: dd.DataFrame | str, client: Client) -> PairCounts:
     ValueError
         As `count_pairs` and `read_shard`, naming the shard: all shards are counted, or none.
     RuntimeError
-        A shard that ended several workers.
+        A shard that killed several workers.
     """
     shards = []
     if isinstance(battles, str):
@@ -200,22 +200,22 @@ def count_battles(battles: dd.DataFrame | str, client: Client) -> PairCounts:
 
 
 def gather(client: Client, futures, shards: Mapping[tuple[str, int], str] | None = None):
-    """Results of futures; the rest is cancelled where one fails. `shards`: which shard a task reads, by its key.
+    """Return the results of futures; cancel the rest where one fails. `shards`: which shard a task reads, by its key.
 
     Raises
     ------
     RuntimeError
-        A task was lost with one worker after another. A worker holds several tasks, and which of them ended it nobody
-        knows: the message names every shard that was lost so often.
+        A task was lost with one worker after another. A worker holds several tasks, and which of them killed it
+        nobody knows: the message names every shard that was lost so often.
     Exception
         As a task raised it.
     """
     try:
         return client.gather(futures)
     except KilledWorker as error:
-        told = _explain_lost(client, error, shards or {})
+        reason = _explain_lost(client, error, shards or {})
         client.cancel(futures)
-        raise told from error
+        raise reason from error
     except BaseException:
         with suppress(Exception):  # the first error is the one to tell
             client.cancel(futures)
@@ -231,8 +231,8 @@ def _explain_lost(client: Client, error: KilledWorker, shards: Mapping[tuple[str
     )
     suspects = sorted(shards[key] for key in lost if key in shards)
     return RuntimeError(
-        f"{'shard ' + ' or '.join(suspects) if suspects else f'task {error.task}'} ended {error.allowed_failures + 1}"
-        " worker(s), one after the other, most likely for lack of memory: cut it into smaller shards, or give each"
+        f"{'shard ' + ' or '.join(suspects) if suspects else f'task {error.task}'} killed {error.allowed_failures + 1}"
+        " worker(s), one after the other, most likely because memory ran out: cut it into smaller shards, or give each"
         " worker more memory"
     )
 
@@ -254,7 +254,7 @@ def bootstrap_on_cluster(
     """
     resampling = prepare_resampling(counts, ties, prior_strength)
     blocks = resampling.blocks(n_resamples, rng)
-    shared = client.submit(pickle.loads, pickle.dumps(resampling))  # sent once a worker, not once a block
+    shared = client.submit(pickle.loads, pickle.dumps(resampling))  # sent once per worker, not once per block
     futures = [client.submit(resample_ratings, shared, *block) for block in blocks]
     wait(futures)
     return join_resamples(resampling, blocks, [gather(client, future) for future in futures])
@@ -268,13 +268,13 @@ _loading = threading.Lock()
 
 
 def load_encoder(pickled: bytes) -> PromptEncoder:
-    """The encoder that was pickled; the same object each time in a process, so that its model is loaded once."""
+    """Return the encoder that was pickled; the same object each time in a process, so that its model is loaded once."""
     with _loading:  # a worker may have several threads
         return _unpickle_once(pickled)
 
 
 def prompts_of(battles: pd.DataFrame) -> list[str]:
-    """The prompts of checked battles."""
+    """Return the prompts of checked battles."""
     checked = validate_battles(battles)
     if "prompt" not in checked.columns:
         raise ValueError("the battle table lacks column prompt")
@@ -282,7 +282,7 @@ def prompts_of(battles: pd.DataFrame) -> list[str]:
 
 
 def encode_partition(battles: pd.DataFrame, encoder: bytes) -> np.ndarray:
-    """Unit vectors of a partition's prompts, (n_battles, width) float32, by a pickled `PromptEncoder`."""
+    """Return unit vectors of a partition's prompts, (n_battles, width) float32, by a pickled `PromptEncoder`."""
     try:
         return load_encoder(encoder).encode(prompts_of(battles), progress=False)
     except ValueError as error:
@@ -290,7 +290,7 @@ def encode_partition(battles: pd.DataFrame, encoder: bytes) -> np.ndarray:
 
 
 def encode_battles_on_cluster(battles: dd.DataFrame, encoder: PromptEncoder, client: Client) -> list[Future]:
-    """Unit vectors of every prompt, a future of (n_battles, width) float32 a partition, in order.
+    """Encode every prompt: per partition, in order, a future of unit vectors, (n_battles, width) float32.
 
     The vectors stay where they were made. A worker loads the model once. With `encoder.cache` each machine keeps
     its own cache on disk.

@@ -2,7 +2,7 @@
 
 A shard is the unit vectors of its battles' prompts and what each battle counts for between models. It says nothing of
 tiers, so it stays as it is when new battles move the tiers; only the map from models to tiers, a few numbers, goes out
-with each batch of prompts. A batch costs two passes over the shards, the greatest cosine and then the weighted sums,
+with each batch of prompts. A batch costs two passes over the shards, the highest cosine and then the weighted sums,
 and one Newton solve. The cosines of the first pass stay on the workers until the second.
 """
 
@@ -43,7 +43,7 @@ from routing.routers.similarity import (
     sum_runs,
 )
 
-HELD_BYTES = 2 * BLOCK_BYTES  # of cosines a worker holds for a batch; two batches are under way
+HELD_BYTES = 2 * BLOCK_BYTES  # of cosines that a worker holds for one batch; two batches are under way
 
 
 class Shard(NamedTuple):
@@ -57,12 +57,12 @@ class Shard(NamedTuple):
 
 
 def make_shard(battles: pd.DataFrame, encoder: bytes | None) -> Shard:
-    """A shard of a partition, its vectors from the column ``embedding`` or, with a pickled encoder, of the prompts.
+    """Make a partition's shard; vectors come from the column ``embedding`` or, with a pickled encoder, from the prompts.
 
     Raises
     ------
     ValueError
-        As `encode_battles`, or embeddings that are not one vector a battle; the message names the shard.
+        As `encode_battles`, or embeddings that are not one vector per battle; the message names the shard.
     """
     if len(battles) == 0:
         return Shard((), np.zeros((0, 0), dtype=np.float32), *np.zeros((2, 0), dtype=np.int64), PAIR_TABLE)
@@ -83,7 +83,7 @@ def make_shard(battles: pd.DataFrame, encoder: bytes | None) -> Shard:
 
 
 def _stack(column: pd.Series) -> np.ndarray:
-    """A column of vectors, as `embedding_column` makes it, as a matrix (n_battles, width)."""
+    """Return a column of vectors, as `embedding_column` makes it, as a matrix (n_battles, width)."""
     lists = pa.chunked_array(pa.array(column)).combine_chunks() if isinstance(column.dtype, pd.ArrowDtype) else None
     if lists is None or lists.null_count or len(pc.unique(pc.list_value_length(lists))) != 1:
         raise ValueError(
@@ -94,24 +94,24 @@ def _stack(column: pd.Series) -> np.ndarray:
 
 
 def describe_shard(shard: Shard) -> tuple[pd.DataFrame, int, int]:
-    """The shard's pair counts, its number of battles and the width of its vectors."""
+    """Return the shard's pair counts, its number of battles and the width of its vectors."""
     return shard.counts, *shard.vectors.shape
 
 
 def shard_cosines(shard: Shard, queries: np.ndarray, precision: str) -> np.ndarray:
-    """First pass: cosines of a batch with the shard's battles, (n_prompts, n_battles)."""
+    """Return, as the first pass, cosines of a batch with the shard's battles, (n_prompts, n_battles)."""
     return cosines(queries, shard.vectors, precision)
 
 
-def greatest(*parts: np.ndarray) -> np.ndarray:
-    """The greatest value of each prompt over cosines or over earlier results: (n_prompts,)."""
+def highest(*parts: np.ndarray) -> np.ndarray:
+    """Return the highest value of each prompt over cosines or over earlier results: (n_prompts,)."""
     return np.max([part.max(axis=1) if part.ndim == 2 else part for part in parts], axis=0)
 
 
 def shard_sums(
     shard: Shard, similarity: np.ndarray, most_similar: np.ndarray, gamma: float, tiers: TierMap
 ) -> np.ndarray:
-    """Second pass: weights summed into the cells of pairs of tiers, (n_prompts, 3 * n_pairs + 1)."""
+    """Return, as the second pass, weights summed into the cells of pairs of tiers, (n_prompts, 3 * n_pairs + 1)."""
     check_resemblance(most_similar)
     sums = np.zeros((len(similarity), 3 * len(tiers.first) + 1))
     runs = sum_runs(similarity, most_similar, gamma, shard.starts)
@@ -123,7 +123,7 @@ def shard_sums(
 
 
 def add_up(*parts: np.ndarray) -> np.ndarray:
-    """The sum of arrays, always in the same order."""
+    """Return the sum of arrays, always in the same order."""
     return np.sum(parts, axis=0)
 
 
@@ -142,7 +142,7 @@ class ShardedSimilarityRouter(SimilarityRouter):
     precision: str = "double"
 
     def fit(self, battles: dd.DataFrame, *, client: Client) -> Self:
-        """Learn from sharded battles.
+        """Fit to sharded battles.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class ShardedSimilarityRouter(SimilarityRouter):
         return self._take([], battles, client)
 
     def add(self, battles: dd.DataFrame) -> Self:
-        """Learn from further shards, which may bring further models; the shards that are there stay untouched.
+        """Add further shards, which may bring further models; the shards that are there stay untouched.
 
         Afterwards the router is that of all shards. If it raises, nothing changes.
         """
@@ -173,7 +173,7 @@ class ShardedSimilarityRouter(SimilarityRouter):
         self.client.publish_dataset(list(self.shards), name=name, override=True)
 
     def fit_published(self, name: str, client: Client) -> Self:
-        """The router of the shards that `publish` left on the cluster; nothing is read or encoded again."""
+        """Return the router of the shards that `publish` left on the cluster; nothing is read or encoded again."""
         return self._take(client.get_dataset(name), None, client)
 
     def _take(self, known: list[Future], battles: dd.DataFrame | None, client: Client) -> Self:
@@ -201,7 +201,7 @@ class ShardedSimilarityRouter(SimilarityRouter):
         return self.width
 
     def tier_level_ratings(self, vectors: np.ndarray) -> np.ndarray:
-        """Ratings of the tiers on prompts given as unit vectors: (n_prompts, n_tiers), log-odds."""
+        """Return ratings of the tiers on prompts given as unit vectors: (n_prompts, n_tiers), log-odds."""
         vectors = self._check_width(np.asarray(vectors))
         room = HELD_BYTES * len(self.client.nthreads())
         batch = int(np.clip(room // (4 * self.n_battles), 1, MAX_BATCH))
@@ -222,11 +222,11 @@ class ShardedSimilarityRouter(SimilarityRouter):
         rated[rows] = self._solve(self._tiers.pair_sums(summed))
 
     def _submit(self, vectors: np.ndarray) -> Future:
-        """Sums over all battles for a batch of prompts, (n_prompts, 3 * n_pairs + 1), as a future."""
+        """Sum over all battles for a batch of prompts, (n_prompts, 3 * n_pairs + 1), as a future."""
         submit = self.client.submit
         queries = submit(np.asarray, vectors)
         similarity = [submit(shard_cosines, shard, queries, self.precision) for shard in self.shards]
-        most_similar = submit(greatest, *[submit(greatest, part) for part in similarity])
+        most_similar = submit(highest, *[submit(highest, part) for part in similarity])
         tiers = submit(TierMap, *self._tiers)
         pairs = zip(self.shards, similarity, strict=True)
         return submit(add_up, *[submit(shard_sums, *pair, most_similar, self.gamma, tiers) for pair in pairs])
