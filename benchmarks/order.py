@@ -32,7 +32,7 @@ from routing.evaluation.call_curve import call_curve
 from routing.routers.base import Prompts, Router
 from routing.studies.order.original import (
     FixedPairRouter,
-    ReleasedSimilarityRouter,
+    OriginalSimilarityRouter,
     TiesToWeakRouter,
     fit_rows,
     variance_tiers,
@@ -155,7 +155,7 @@ def compare(rng: np.random.Generator) -> pd.DataFrame:
 
     tables = battles, swap_battles(battles)
     ours = [
-        ReleasedSimilarityRouter(*PAIR, n_tiers=N_TIERS).fit(table, vectors).win_probability(asked, *PAIR)
+        OriginalSimilarityRouter(*PAIR, n_tiers=N_TIERS).fit(table, vectors).win_probability(asked, *PAIR)
         for table in tables
     ]
     for tolerance in (None, 1e-8):
@@ -163,7 +163,7 @@ def compare(rng: np.random.Generator) -> pd.DataFrame:
         moved = f"exchanging all rows moves theirs by up to {np.abs(theirs[0] - theirs[1]).max():.5f}"
         difference = np.abs(np.subtract(ours, theirs)).max()
         name = "overwritten rows" + (", their solver run to convergence" if tolerance else "")
-        rows.append((f"{name} (ReleasedSimilarityRouter)", "probability", difference, moved))
+        rows.append((f"{name} (OriginalSimilarityRouter)", "probability", difference, moved))
 
     asked = rng.normal(size=(200, 2))
     for made_for in (PAIR, PAIR[::-1]):

@@ -20,6 +20,7 @@ from routing.runner.run import KERNEL, read_parameters, run_notebooks
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+MAX_LINES, MAX_WIDTH = 25, 110  # of a code cell
 PARAMETER_LINE = re.compile(r"[a-z_][a-z0-9_]* = \S.*  # \S.*")
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w./:])/(?:home|Users|root|tmp|var|mnt|opt|usr|data|content|work|workspace)/|\b[A-Za-z]:\\"
@@ -82,14 +83,16 @@ def _shape_faults(notebook: NotebookNode) -> list[str]:
         faults.append(f"{len(code)} code cells, not 8 to 20")
     if lengths and statistics.median(lengths) > 8:
         faults.append(f"the median code cell has {statistics.median(lengths):g} lines, more than 8")
-    faults += [f"a code cell has {length} lines, more than 25" for length in lengths if length > 25]
+    faults += [f"a code cell has {length} lines, more than {MAX_LINES}" for length in lengths if length > MAX_LINES]
+    wide = [line for source in code for line in source.splitlines() if len(line) > MAX_WIDTH]
+    faults += [f"a line has {len(line)} characters, more than {MAX_WIDTH}: {line[:40]}" for line in wide]
     try:
         nodes = [node for source in code for node in ast.walk(ast.parse(source))]
     except SyntaxError as error:
         return [*faults, f"a code cell is not plain Python: {error.text and error.text.strip()}"]
     functions = [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    if len(functions) > 1:
-        faults.append(f"{len(functions)} functions, more than 1: {', '.join(functions)}")
+    if len(functions) > 2:
+        faults.append(f"{len(functions)} functions, more than 2: {', '.join(functions)}")
     faults += [f"a class: {node.name}" for node in nodes if isinstance(node, ast.ClassDef)]
     return faults
 
@@ -144,7 +147,8 @@ def source(index: int, text: str) -> Callable[[NotebookNode], None]:
         (lambda nb: [cell.update(source="x\n\n" * 9) for cell in nb.cells[3:]], "median code cell has 9 lines"),
         (source(4, "x\n" * 26), "has 26 lines, more than 25"),
         (source(4, "class Router:\n    pass"), "a class: Router"),
-        (source(4, "def f(): pass\ndef g(): pass"), "2 functions, more than 1: f, g"),
+        (source(4, "def f(): pass\ndef g(): pass\ndef h(): pass"), "3 functions, more than 2: f, g, h"),
+        (source(4, "x = 1  #" + 103 * "-"), "a line has 111 characters"),
         (source(4, "%matplotlib inline"), "not plain Python: %matplotlib inline"),
         (source(4, "open('/home/me/votes.csv')"), "cell 5 holds an absolute path"),
         (source(4, r"open('C:\\votes.csv')"), "cell 5 holds an absolute path"),

@@ -21,7 +21,7 @@ from routing.studies.leaderboard import online_elo
 from routing.studies.order.original import (
     EloRouter,
     FixedPairRouter,
-    ReleasedSimilarityRouter,
+    OriginalSimilarityRouter,
     TiesToWeakRouter,
     curve_by_rows,
     fit_pivot_tables,
@@ -101,7 +101,7 @@ def test_orders_are_what_they_are_called(battles):
 
 RELEASED = {
     "overwritten rows": (
-        lambda s, w: ReleasedSimilarityRouter(s, w, n_tiers=4, encoder=ENCODER),
+        lambda s, w: OriginalSimilarityRouter(s, w, n_tiers=4, encoder=ENCODER),
         [*WRITTEN[:5], *NAMED],
     ),
     "fixed pair": (lambda s, w: FixedPairRouter(MAKERS["similarity over models"](), s, w), NAMED),

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.special import expit
-from scipy.stats import binomtest
 
 from routing.battles import PairCounts, count_pairs, encode_battles
 from routing.data.sources import find_files
 from routing.data.votes import read_clean_battles
+from routing.evaluation.resampling import wilson_interval
 from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, BradleyTerryFit, rating_tiers
 from routing.ratings.ties import outcome_probability
 from routing.studies.inputs import PAIR
@@ -143,10 +143,10 @@ def ties_by_gap(counts: PairCounts, fits: Mapping[str, BradleyTerryFit]) -> pd.D
     for name, gap in gaps.items():
         sums[name] = outcome_probability(gap, name, fits[name].tie_parameter)[:, 1] * battles
     table = pd.DataFrame(sums).groupby(pd.cut(gap_elo, GAPS_ELO, include_lowest=True), observed=True).sum()
-    ends = [binomtest(int(row.observed), int(row.battles)).proportion_ci(method="wilson") for row in table.itertuples()]
     means = table.div(table["battles"], axis=0).assign(battles=table["battles"])
     long = means.melt(["battles", "gap_elo"], var_name="ties", value_name="share")
-    return long.join(pd.DataFrame(ends, columns=["low", "high"]))
+    low, high = wilson_interval(table["observed"], table["battles"])
+    return long.join(pd.DataFrame({"low": low, "high": high}))
 
 
 def plot_ties(table: pd.DataFrame, fits: Mapping[str, BradleyTerryFit]) -> Figure:

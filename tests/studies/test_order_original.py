@@ -1,4 +1,4 @@
-"""The released behaviours have the faults they are here to show, and are right apart from them."""
+"""The original behaviours have the faults they are here to show, and are right apart from them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from routing.evaluation.call_curve import call_curve
 from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, bootstrap_ratings, fit_bradley_terry
 from routing.routers.base import BradleyTerryRouter
 from routing.studies.order.original import (
+    FOUR_BATTLES,
+    FOUR_TIERS,
     FixedPairRouter,
-    ReleasedSimilarityRouter,
+    OriginalSimilarityRouter,
     TiesToWeakRouter,
     bootstrap_written_cells,
+    curve_at_quantiles,
     curve_by_rows,
+    fit_design,
     fit_pivot_tables,
     fit_rows,
     overwrite_rows,
     variance_tiers,
+    write_design,
 )
 from routing.studies.simulated.arena import SimulatedArena, simulate_arena
 
@@ -49,11 +54,24 @@ def winner_first(battles: pd.DataFrame) -> pd.DataFrame:
     return swap_battles(battles, (battles["winner"] == "model_b").to_numpy())
 
 
+def test_four_battles_by_hand():
+    """The second write erases the first where both models are in one tier, and a swap then changes the answer."""
+    both = {"as shown": FOUR_BATTLES, "swapped": swap_battles(FOUR_BATTLES)}
+    rows = {name: write_design(battles, FOUR_TIERS, overwrite=True) for name, battles in both.items()}
+    assert rows["as shown"][["strong", "weak"]].to_numpy().tolist() == [[1, -1], [1, -1], [-1, 0], [0, -1]]
+    assert rows["swapped"][["strong", "weak"]].to_numpy().tolist() == [[-1, 1], [-1, 1], [-1, 0], [0, -1]]
+    assert rows["as shown"]["model_a_won"].tolist() == [True, False, True, False]
+    assert [round(fit_design(table), 2) for table in rows.values()] == [0.39, 0.61]
+    added = [write_design(battles, FOUR_TIERS, overwrite=False) for battles in both.values()]
+    assert added[0][["strong", "weak"]].to_numpy().tolist() == [[1, -1], [1, -1], [0, 0], [0, 0]]
+    assert [fit_design(table) for table in added] == pytest.approx([0.5, 0.5], abs=1e-9)
+
+
 @pytest.mark.parametrize("n_tiers", [3, 6])
 def test_the_overwritten_rows_equal_a_logistic_regression_a_prompt(battles, rng, n_tiers):
     """Each prompt's rows, written into a matrix where the second write erases the first, fitted by scikit-learn."""
     vectors, asked = draw_vectors(len(battles), rng), draw_vectors(4, rng)
-    router = ReleasedSimilarityRouter(*PAIR, n_tiers=n_tiers).fit(battles, vectors)
+    router = OriginalSimilarityRouter(*PAIR, n_tiers=n_tiers).fit(battles, vectors)
     row = np.arange(len(battles))
     design = np.zeros((len(battles), n_tiers))
     design[row, router.tiers[battles["model_a"]]] = np.log(10)
@@ -97,7 +115,7 @@ def test_a_fixed_pair_answers_alike_whoever_is_asked_about(battles):
     p = plain.win_probability(["?"], *PAIR)
     for asked in (PAIR, PAIR[::-1], ("vicuna-13b", "dolly-v2-12b")):
         np.testing.assert_array_equal(router.win_probability(["?"], *asked), p)
-    similar = ReleasedSimilarityRouter(*PAIR, n_tiers=3).fit(battles, np.ones((len(battles), 3)))
+    similar = OriginalSimilarityRouter(*PAIR, n_tiers=3).fit(battles, np.ones((len(battles), 3)))
     p = similar.win_probability(np.ones((1, 3)), *PAIR)
     np.testing.assert_array_equal(similar.win_probability(np.ones((1, 3)), *PAIR[::-1]), p)
     assert abs(p - 0.5) > 0.05
@@ -152,3 +170,14 @@ def test_equal_scores_are_cut_by_row_order(rng):
         one, other = (curve_by_rows(score[r], strong[r], weak[r]).apgr() for r in (np.arange(60), shuffled))
         assert (one != other) == changes
         assert (one == pytest.approx(call_curve(score, strong, weak).apgr(), abs=1e-12)) != changes
+
+
+def test_quantile_cuts_follow_no_row_order(rng):
+    strong, weak = rng.integers(0, 2, 60) + 0.5, rng.random(60)
+    tied, shuffled = rng.integers(0, 4, 60) / 4, rng.permutation(60)
+    one, other = (curve_at_quantiles(tied[r], strong[r], weak[r]) for r in (np.arange(60), shuffled))
+    np.testing.assert_array_equal(one.quality, other.quality)
+    distinct = rng.permutation(60) / 60
+    exact, cut = call_curve(distinct, strong, weak), curve_at_quantiles(distinct, strong, weak)
+    np.testing.assert_allclose(cut.pgr(cut.strong_share), exact.pgr(cut.strong_share), atol=1e-12)
+    assert cut.strong_share.tolist() == [0.0, *cut.strong_share[1:-1], 1.0] and len(cut.strong_share) == 11

@@ -1,7 +1,7 @@
-"""How far the place of an answer decides a judgement, and what that does to ratings (`position_effect`).
+"""Measure how far the position of an answer decides a judgement, and what that does to ratings.
 
-Tables of judgements are those of `read_human_and_judges` and `read_llmbar`; simulated ones have the same columns and
-a first-answer bias that is known.
+Tables of judgements are those of `read_human_and_judges`, `read_arena140k` and `read_llmbar`; simulated ones have the
+same columns and a first-answer bias that is known.
 """
 
 from __future__ import annotations
@@ -10,15 +10,24 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from routing.battles import count_pairs
+from routing.data.votes import read_arena140k, read_human_and_judges, read_llmbar
 from routing.evaluation.resampling import wilson_interval
 from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, fit_bradley_terry
 from routing.ratings.position_effect import PositionEffectFit, fit_position_effect
+from routing.studies.plotting import plot_bars, plot_rows
 from routing.studies.simulated.arena import SimulatedArena
 
 TERMS = {False: "without the term", True: "with the term"}
 PLACES = {"model_a": "first", "model_b": "second"}
+TRUTH = "truth"
+STYLES = {TERMS[False]: {"color": "C3", "marker": "X"}, TERMS[True]: {"color": "C0", "marker": "o"}}
+STYLES[TRUTH] = {"color": "black", "marker": "|"}
+PERCENT = {"estimate": "share", "low": "low", "high": "high"}
+BIASES = {f"a judge of bias {bias:+.1f}": bias for bias in (0.0, 0.3, -0.5, 1.9)}  # log-odds for the first answer
+PEOPLE = "people, 2025"
 BOTH_ORDERS = ("right in both orders", "the first answer both times", "the second answer both times", "wrong in both")
 
 
@@ -29,12 +38,9 @@ def simulate_judges(
     n_battles: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Battles in order of display, each judge's own, with columns judge and those of `routing.battles`.
+    """Draw battles in order of display, each judge's own, with columns judge and those of `routing.battles`.
 
-    Parameters
-    ----------
-    biases : mapping of str to float
-        By judge, log-odds added to the rating of the model shown first.
+    `biases`, by judge, are log-odds added to the rating of the model shown first.
     """
     parts = [arena.sample_battles(prompts, n_battles, rng, bias).assign(judge=name) for name, bias in biases.items()]
     return pd.concat(parts, ignore_index=True)
@@ -47,12 +53,7 @@ def simulate_both_orders(
     n_items: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Judges who never say tie are asked about the same two answers in both orders; columns as `read_llmbar`.
-
-    Returns
-    -------
-    DataFrame with columns judge, item, label (the better model's answer, 1 or 2), winner_unswapped, winner_swapped
-    """
+    """Query judges who never say tie about the same two answers in both orders; columns are those of `read_llmbar`."""
     items = arena.sample_battles(prompts, n_items, rng)
     by_prompt = prompts.set_index("prompt").loc[items["prompt"]].reset_index()
     parts = []
@@ -68,13 +69,35 @@ def simulate_both_orders(
     return pd.concat(parts, ignore_index=True)
 
 
+def alike_prompts(arena: SimulatedArena) -> pd.DataFrame:
+    """Return one prompt of the difficulty whose slope is 1: without topics, its ratings are the mean ratings."""
+    return pd.DataFrame({"prompt": ["?"], "topic": arena.topics[:1], "difficulty": "medium"})
+
+
+def load_judges(
+    profile: str, arena: SimulatedArena, rng: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return battles by judge, people's votes of 2025, and answers in both orders.
+
+    "full" reads real ones. Elsewhere judges with `BIASES` are simulated on `arena`, which has no topics, and there are
+    no votes of 2025.
+    """
+    if profile == "full":
+        both = read_llmbar()
+        both = both[(both["protocol"] == "Vanilla") & (both["round"] == 0)]
+        return read_human_and_judges(), read_arena140k().assign(judge=PEOPLE), both
+    alike = alike_prompts(arena)
+    judged = simulate_judges(arena, BIASES, alike, 4_000, rng)
+    return judged, judged.head(0), simulate_both_orders(arena, BIASES, alike, 500, rng)
+
+
 def _share(count: int, total: int) -> tuple[float, float, float]:
     """Return a share with its 95 % Wilson interval."""
     return count / total, *wilson_interval(count, total)
 
 
 def first_answer_shares(battles: pd.DataFrame) -> pd.DataFrame:
-    """How often the answer shown first and the one shown second won, by judge, over all battles.
+    """Count how often the answer shown first and the one shown second won, by judge, over all battles.
 
     Returns
     -------
@@ -88,13 +111,22 @@ def first_answer_shares(battles: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["judge", "place", "share", "low", "high", "n_battles"])
 
 
+def plot_places(table: pd.DataFrame) -> Figure:
+    """Draw the table of `first_answer_shares`."""
+    first = table[table["place"] == "first"].set_index("judge")["share"]
+    title = f"With {first.idxmax()} as judge, the answer shown first wins {first.max():.1%} of battles"
+    shown = table.assign(name=table["judge"], **{to: 100 * table[of] for to, of in PERCENT.items()})
+    shown["place"] = "the " + shown["place"] + " answer won"
+    return plot_rows(shown, "share of all battles (%, 95 %); the rest are ties", title, group="place")
+
+
 def both_order_shares(answers: pd.DataFrame) -> pd.DataFrame:
-    """What judges answer who are asked about the same two outputs in both orders.
+    """Count what judges answer who are queried about the same two outputs in both orders.
 
     Parameters
     ----------
     answers : DataFrame
-        judge, label, winner_unswapped, winner_swapped, as `read_llmbar` has them: outputs, not places. A row that
+        judge, label, winner_unswapped, winner_swapped, as `read_llmbar` has them: outputs, not positions. A row that
         lacks an answer is left out.
 
     Returns
@@ -112,13 +144,21 @@ def both_order_shares(answers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["judge", "answer", "share", "low", "high", "n_items"])
 
 
+def plot_both_orders(table: pd.DataFrame) -> Figure:
+    """Draw the table of `both_order_shares`."""
+    moved = table[table["answer"].isin(BOTH_ORDERS[1:3])].groupby("judge", sort=False)["share"].sum()
+    title = f"Queried in both orders, {moved.idxmax()} contradicts itself on {moved.max():.0%} of the items"
+    shown = table.assign(name=table["judge"], **{to: 100 * table[of] for to, of in PERCENT.items()})
+    return plot_bars(shown, f"share of items (%), 95 % interval of {BOTH_ORDERS[0]}", title, by="answer")
+
+
 def compare_rankings(battles: pd.DataFrame) -> pd.DataFrame:
-    """What the first-answer term finds and what it changes, by judge, on battles as they were displayed.
+    """Return what the first-answer term finds and what it changes, by judge, on battles as they were displayed.
 
     Returns
     -------
     DataFrame
-        A row a judge: effect, low, high (log-odds, 95 %), largest_shift_elo (of a rating, once the term is there),
+        judge, effect, low, high (log-odds, 95 %), largest_shift_elo (of a rating, with the term instead of without),
         spread_ratio (standard deviation of the ratings with the term over that without it), ranks_changed (models).
     """
     rows = []
@@ -134,24 +174,32 @@ def compare_rankings(battles: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def plot_effects(table: pd.DataFrame) -> Figure:
+    """Draw the first-answer effects of `compare_rankings`."""
+    widest = table.loc[table["spread_ratio"].idxmax()]
+    title = f"With {widest['judge']} as judge, the term spreads ratings {widest['spread_ratio']:.2f} times as far"
+    shown = table.rename(columns={"judge": "name", "effect": "estimate"})
+    return plot_rows(shown, "effect of being shown first (log-odds, 95 %)", title, reference=0.0)
+
+
 def show_first(battles: pd.DataFrame, model: str) -> pd.DataFrame:
-    """The battles in which `model` stands first or not at all; of the others each order of display is left."""
+    """Return the battles in which `model` is shown first or not at all."""
     return battles[battles["model_b"] != model]
 
 
 def show_each_first(battles: pd.DataFrame) -> pd.DataFrame:
-    """Ratings of every model from battles that always showed it first, beside those from all battles.
+    """Compare the rating of every model from battles that always showed it first with that from all battles.
 
     Parameters
     ----------
     battles : DataFrame
-        Of one judge, each pair of models displayed both ways round.
+        Of one judge, each pair of models shown in both orders.
 
     Returns
     -------
     DataFrame
-        model, term (whether the fit has a first-answer term), shift_elo (Elo points that the model stands higher than
-        with the term on all battles), ranks_gained (places that it stands higher).
+        model, term (whether the fit has a first-answer term), shift_elo (its rating minus that with the term on all
+        battles, in Elo points), ranks_gained.
     """
     everything = fit_position_effect(battles).ratings
     rows = []
@@ -168,42 +216,50 @@ def show_each_first(battles: pd.DataFrame) -> pd.DataFrame:
 
 
 def recover_known_bias(
-    arena: SimulatedArena, prompts: pd.DataFrame, bias: float, model: str, n_battles: int, rng: np.random.Generator
+    arena: SimulatedArena, bias: float, model: str, n_battles: int, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, PositionEffectFit]:
-    """Ratings with and without the first-answer term beside the truth, where one model is always shown first.
+    """Fit ratings with and without the first-answer term where one model is always shown first and the truth is known.
 
     Parameters
     ----------
     arena : SimulatedArena
-        Without topics, and `prompts` of the difficulty whose slope is 1, so that its mean ratings are the truth.
+        Without topics.
     bias : float
         Log-odds for the first answer.
 
     Returns
     -------
     table : DataFrame
-        name (of a model, the best first), estimate ("without the term", "with the term"), value, low, high (95 %) and
-        truth, in Elo points.
+        name (of a model, the best first), fit ("without the term", "with the term", "truth"), estimate, low, high
+        (95 %), in Elo points.
     fit : PositionEffectFit
     """
-    battles = show_first(arena.sample_battles(prompts, n_battles, rng, bias), model)
+    battles = show_first(arena.sample_battles(alike_prompts(arena), n_battles, rng, bias), model)
     truth = pd.Series(arena.mean_ratings, index=arena.models)
     fit = fit_position_effect(battles)
-    parts = []
+    parts = [pd.DataFrame({"estimate": truth * ELO_PER_LOG_ODDS}).assign(fit=TRUTH)]
     for name, found in ((TERMS[False], fit_bradley_terry(count_pairs(battles), "davidson")), (TERMS[True], fit)):
-        table = found.interval().assign(value=found.ratings, truth=truth) * ELO_PER_LOG_ODDS
-        parts.append(table.rename_axis("name").reset_index().assign(estimate=name))
-    order = ["truth", "estimate"]
-    return pd.concat(parts).sort_values(order, ascending=False, kind="stable").reset_index(drop=True), fit
+        parts.append((found.interval().assign(estimate=found.ratings) * ELO_PER_LOG_ODDS).assign(fit=name))
+    best_first = truth.sort_values(ascending=False, kind="stable").index
+    table = pd.concat([part.loc[best_first] for part in parts]).rename_axis("name").reset_index()
+    return table[["name", "fit", "estimate", "low", "high"]], fit
+
+
+def plot_known_bias(table: pd.DataFrame, model: str) -> Figure:
+    """Draw the table of `recover_known_bias`; the title is about the `model` that was always shown first."""
+    found = table[table["name"] == model].set_index("fit")["estimate"]
+    off = found[TERMS[False]] - found[TRUTH]
+    title = f"Without the term, a model that is always shown first is off by {off:+.0f} Elo points"
+    return plot_rows(table.assign(text=""), "rating (Elo points, 95 %)", title, group="fit", styles=STYLES)
 
 
 def average_shifts(battles: pd.DataFrame) -> pd.DataFrame:
-    """`show_each_first` for every judge, averaged over models.
+    """Average `show_each_first` over models, for every judge.
 
     Returns
     -------
     DataFrame
-        name (of the judge), estimate ("without the term", "with the term"), value (mean shift, Elo points), low, high
+        name (of the judge), fit ("without the term", "with the term"), estimate (mean shift, Elo points), low, high
         (95 % interval of the mean over models), ranks_gained (mean).
     """
     rows = []
@@ -211,4 +267,12 @@ def average_shifts(battles: pd.DataFrame) -> pd.DataFrame:
         for term, shifts in show_each_first(part).groupby("term"):
             mean, width = shifts["shift_elo"].mean(), 1.96 * shifts["shift_elo"].std() / np.sqrt(len(shifts))
             rows.append((judge, TERMS[term], mean, mean - width, mean + width, shifts["ranks_gained"].mean()))
-    return pd.DataFrame(rows, columns=["name", "estimate", "value", "low", "high", "ranks_gained"])
+    return pd.DataFrame(rows, columns=["name", "fit", "estimate", "low", "high", "ranks_gained"])
+
+
+def plot_shifts(table: pd.DataFrame) -> Figure:
+    """Draw the table of `average_shifts`."""
+    worst = table.loc[table["estimate"].abs().idxmax()]
+    title = f"With {worst['name']} as judge, always being shown first adds {worst['estimate']:.0f} Elo points"
+    label = "shift of the model shown first only (Elo points, 95 % over models)"
+    return plot_rows(table, label, title, group="fit", styles=STYLES, reference=0.0)

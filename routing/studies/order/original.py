@@ -1,30 +1,31 @@
-"""What released code does with the order of two models, rewritten from its description so that it can be measured.
+"""Rewrite what original code does with the order of two models, so that it can be measured; nothing here is for use.
 
-Nothing here is for use. Each has one fault of RouteLLM's code [RouteLLM24] or of the notebook behind the Chatbot
-Arena's leaderboard [Chiang24], and is otherwise as sound as the rest of the package, so that what differs is the
-fault's doing alone:
+Each has one fault of RouteLLM's code [RouteLLM24] or of the notebook behind the Chatbot Arena's leaderboard [Chiang24],
+and is otherwise as sound as the rest of the package, so that the fault alone makes the difference:
 
 ======================  ==========================================================================================
 overwritten rows        `overwrite_rows`: a battle within a tier depends on who stands first
-fixed pair              `FixedPairRouter`: the pair that is asked about is ignored
+fixed pair              `FixedPairRouter`: the pair that is queried is ignored
 ties to the weak model  `TiesToWeakRouter`: the probability of a tie goes to whichever model is called weak
 pivot tables            `fit_pivot_tables`: a model without one outcome in one role drops out
 one class               `fit_rows`: rows that all say "model_a" cannot be fitted
 bootstrap cells         `bootstrap_written_cells`: (a, b, a wins) and (b, a, b wins) count as different
-row-order cuts          `curve_by_rows`: prompts of equal score are cut as they happen to stand
+row-order cuts          `curve_by_rows`: prompts of equal score are cut in the order of their rows
 ======================  ==========================================================================================
 
-`ReleasedSimilarityRouter` is RouteLLM's similarity-weighted router: overwritten rows, a fixed pair, and its tiers.
+`OriginalSimilarityRouter` is RouteLLM's similarity-weighted router: overwritten rows, a fixed pair, and its tiers.
+`curve_at_quantiles` is RouteLLM's evaluation, which depends on no order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from routing.battles import count_pairs, encode_battles, sum_outcomes, validate_battles
@@ -34,13 +35,44 @@ from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, fit_bradley_terry
 from routing.routers.base import Prompts, Router
 from routing.routers.similarity import SimilarityRouter
 
+FOUR_BATTLES = pd.DataFrame(  # model_a was shown first
+    [
+        ("gpt-4", "mixtral", "model_a"),
+        ("claude", "llama", "model_b"),
+        ("gpt-4", "claude", "model_a"),
+        ("mixtral", "llama", "model_b"),
+    ],
+    columns=["model_a", "model_b", "winner"],
+)
+FOUR_TIERS = {"gpt-4": "strong", "claude": "strong", "mixtral": "weak", "llama": "weak"}
 OPPONENT = "an opponent rated 0"
 TIER_NAME = "tier {:02d}".format
 INITIAL_ELO = 1000.0
 
 
+def write_design(battles: pd.DataFrame, tiers: Mapping[str, str], overwrite: bool) -> pd.DataFrame:
+    """Return the design row of each battle: columns strong and weak, and whether model_a won.
+
+    `overwrite` is RouteLLM's ``row[tier_a] = 1; row[tier_b] = -1``; otherwise entries are added, ``+= 1`` and ``-= 1``,
+    so that a battle within a tier is a row of zeros.
+    """
+    rows = pd.DataFrame(0, index=battles.index, columns=["strong", "weak"])
+    for row, battle in battles.iterrows():
+        for side, entry in (("model_a", 1), ("model_b", -1)):
+            tier = tiers[battle[side]]
+            rows.loc[row, tier] = entry if overwrite else rows.loc[row, tier] + entry
+    return rows.assign(model_a_won=battles["winner"] == "model_a")
+
+
+def fit_design(rows: pd.DataFrame) -> float:
+    """Return P(strong beats weak) from the rows of `write_design`; ratings have a normal prior of precision 1."""
+    model = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-10)
+    theta = model.fit(rows[["strong", "weak"]], rows["model_a_won"]).coef_[0]
+    return float(expit(theta[0] - theta[1]))
+
+
 def overwrite_rows(battles: pd.DataFrame, tiers: pd.Series) -> pd.DataFrame:
-    """Battles of models as battles of tiers, the way RouteLLM's design matrix has them [RouteLLM24].
+    """Return battles of models as battles of tiers, the way RouteLLM's design matrix has them [RouteLLM24].
 
     A row of the matrix is written as ``row[tier_a] = +1``, then ``row[tier_b] = -1``. Where both are one tier the
     second write erases the first, and the row says that the label "model_a won" has log-odds ``-rating``: the tier
@@ -61,7 +93,7 @@ def overwrite_rows(battles: pd.DataFrame, tiers: pd.Series) -> pd.DataFrame:
 
 
 def variance_tiers(ratings: pd.Series, n_tiers: int) -> pd.Series:
-    """Tier of each model, 0 the strongest: the split with the least sum of variances within tiers [RouteLLM24].
+    """Return the tier of each model, 0 the strongest, with the least sum of variances within tiers [RouteLLM24].
 
     `rating_tiers` has the squared deviation instead, as the paper says. A variance does not count its models, so here
     tiers in the middle are large, and twice as many battles are between models of one tier.
@@ -84,8 +116,8 @@ def variance_tiers(ratings: pd.Series, n_tiers: int) -> pd.Series:
 
 
 @dataclass
-class ReleasedSimilarityRouter(Router):
-    """RouteLLM's similarity-weighted router with its two faults of order [RouteLLM24].
+class OriginalSimilarityRouter(Router):
+    """Fit RouteLLM's similarity-weighted router, with its two faults of order [RouteLLM24].
 
     Rows are overwritten (`overwrite_rows`), and the pair is fixed when the router is made. A tie is half a win for
     each, as two rows of half the weight are there.
@@ -93,7 +125,7 @@ class ReleasedSimilarityRouter(Router):
     Parameters
     ----------
     strong, weak : str
-        The pair that is scored, whichever pair is asked about.
+        The pair that is scored, whichever pair is queried.
     gamma, n_tiers, prior_strength, encoder
         As in `SimilarityRouter`.
     """
@@ -106,7 +138,7 @@ class ReleasedSimilarityRouter(Router):
     encoder: PromptEncoder = field(default_factory=PromptEncoder, kw_only=True)
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
-        """Learn from battles as they are written."""
+        """Fit to battles in the order in which they are stored."""
         counts = count_pairs(battles)
         ratings = fit_bradley_terry(counts, "half", self.prior_strength).ratings
         self.models, self.nu = counts.models, 0.0
@@ -124,7 +156,7 @@ class ReleasedSimilarityRouter(Router):
 
 
 class _Wrapper(Router):
-    """A router with something laid over its answers."""
+    """A router whose answers a subclass changes."""
 
     def __init__(self, router: Router) -> None:
         self.router = router
@@ -139,9 +171,9 @@ class _Wrapper(Router):
 
 
 class FixedPairRouter(_Wrapper):
-    """A router that scores the pair it was made with, as RouteLLM's matrix factorization does [RouteLLM24].
+    """Score the pair it was made with, as RouteLLM's matrix factorization does [RouteLLM24].
 
-    Which pair is asked about is ignored, so with the two exchanged hard prompts go to the weak model (its issue 79).
+    Which pair is queried is ignored, so with the two swapped hard prompts go to the weak model (its issue 79).
 
     Parameters
     ----------
@@ -158,10 +190,10 @@ class FixedPairRouter(_Wrapper):
 
 
 class TiesToWeakRouter(_Wrapper):
-    """A router with three outcomes and RouteLLM's P(strong) = 1 - P(tie) - P(weak) [RouteLLM24].
+    """Give the tie to the weak model, as RouteLLM's P(strong) = 1 - P(tie) - P(weak) does [RouteLLM24].
 
-    The first model named is the strong one. Named the other way round, the two answers do not add up to 1: what lacks
-    is the probability of a tie, which each time is the weak model's.
+    The first model named is the strong one. Named the other way round, the two answers do not add up to 1: the
+    probability of a tie is missing, which each time is the weak model's.
     """
 
     def win_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
@@ -173,7 +205,7 @@ class TiesToWeakRouter(_Wrapper):
 
 
 class EloRouter(Router):
-    """Ratings from any function of a battle table as a router, so that `audit_order` can be put on it.
+    """Make a router of any function from a battle table to ratings, so that `audit_order` can audit it.
 
     Parameters
     ----------
@@ -200,7 +232,7 @@ def _fit_logistic(design: np.ndarray, labels: np.ndarray, weights: np.ndarray | 
 
 
 def fit_rows(battles: pd.DataFrame) -> pd.Series:
-    """Elo ratings by logistic regression on a row a battle, the label being "model_a won" [Chiang24], [RouteLLM24].
+    """Return Elo ratings by logistic regression on one row per battle, labelled "model_a won" [Chiang24], [RouteLLM24].
 
     The table is doubled, and a tie is won once by each. Without ties and with the winner always first all labels are
     the same.
@@ -217,10 +249,10 @@ def fit_rows(battles: pd.DataFrame) -> pd.Series:
 
 
 def fit_pivot_tables(battles: pd.DataFrame) -> pd.Series:
-    """Elo ratings from three tables of pairs, as in the notebook's `compute_mle_elo` [Chiang24].
+    """Return Elo ratings from three tables of pairs, as in the notebook's `compute_mle_elo` [Chiang24].
 
     Wins of the first, wins of the second and ties are tables of first against second models, added by label. Only
-    models that had the outcome in that role stand in a table, and the sum is missing where any of them lacks. Pairs
+    models that had the outcome in that role are in a table, and the sum is missing where one of them is. Pairs
     with a missing sum are skipped; a model without pairs keeps the initial 1000.
 
     Raises
@@ -247,10 +279,10 @@ def fit_pivot_tables(battles: pd.DataFrame) -> pd.Series:
 
 
 def bootstrap_written_cells(battles: pd.DataFrame, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Ratings refitted on resampled battles, (n_resamples, n_models), log-odds, as `bootstrap_ratings` [Chiang24].
+    """Return ratings refitted to resampled battles, as `bootstrap_ratings`, but of ordered cells [Chiang24].
 
-    Drawn are counts of the distinct (first model, second model, outcome). The same battles written otherwise are other
-    cells, so that a seed draws other battles.
+    Counts of the distinct (first model, second model, outcome) are drawn. The same battles swapped are other cells, so
+    that a seed draws other battles.
     """
     models, *columns = encode_battles(battles)
     cells, counts = np.unique(np.stack(columns), axis=1, return_counts=True)
@@ -260,6 +292,16 @@ def bootstrap_written_cells(battles: pd.DataFrame, n_resamples: int, rng: np.ran
 
 
 def curve_by_rows(p_strong: np.ndarray, quality_strong: np.ndarray, quality_weak: np.ndarray) -> CallCurve:
-    """A call-performance curve that cuts prompts of equal score in the order of their rows; as `call_curve`."""
+    """Return the call-performance curve of a naive top-k cut: prompts of equal score are cut in the order of rows."""
     place = np.argsort(np.argsort(-np.asarray(p_strong), kind="stable"))
     return call_curve(-place, quality_strong, quality_weak)
+
+
+def curve_at_quantiles(p_strong: np.ndarray, quality_strong: np.ndarray, quality_weak: np.ndarray) -> CallCurve:
+    """Return the call-performance curve cut at deciles of the score, as RouteLLM's evaluation does [RouteLLM24]."""
+    cuts = np.quantile(p_strong, np.linspace(1, 0, 11))[:, None]
+    to_strong = np.asarray(p_strong) >= cuts  # (11, n_prompts)
+    to_strong[0] = p_strong > cuts[0]
+    share, kept = np.unique(to_strong.mean(axis=1), return_index=True)
+    quality = np.sort(np.where(to_strong, quality_strong, quality_weak), axis=1)  # sums do not depend on row order
+    return CallCurve(share, quality.mean(axis=1)[kept])

@@ -1,70 +1,132 @@
-"""What the order of two models does to a study: audits side by side, scores, their bias, and the bill.
+"""Measure what the order of two models does to a study: audits, decisions, APGR, naming, and bias against the truth.
 
-`order` measures one router and `released` has the faults; here both forms of every router meet the same battles.
+`routing.order_audit` audits one router and `routing.studies.order.original` has the faults; here the original and the
+fixed form of every router see the same battles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
 
 from routing.battles import count_pairs, swap_battles
 from routing.evaluation.call_curve import CallCurve, bootstrap_metrics, call_curve
 from routing.order_audit import RouterMaker, audit_order, bootstrap_decisions, decisions_changed, reorder_battles
 from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, bootstrap_ratings, rating_tiers
 from routing.routers.base import BradleyTerryRouter, Prompts, Router
+from routing.routers.bert import BertRouter
+from routing.routers.causal import CausalLMRouter
+from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.leaderboard import online_elo
+from routing.studies.order.judges import alike_prompts
 from routing.studies.order.original import (
     EloRouter,
-    ReleasedSimilarityRouter,
+    FixedPairRouter,
+    OriginalSimilarityRouter,
+    TiesToWeakRouter,
     bootstrap_written_cells,
+    curve_at_quantiles,
     curve_by_rows,
     fit_pivot_tables,
     fit_rows,
 )
+from routing.studies.order.original_classifiers import ScoreTokenRouter, ThreeLabelRouter
 from routing.studies.paper import calls_cost_usd
+from routing.studies.plotting import plot_heatmaps, plot_lines, plot_rows
 from routing.studies.simulated.arena import SimulatedArena
 
-AS_DISPLAYED = "as displayed"
-PAIR_EXCHANGED = "pair exchanged"
+ROUTELLM, ARENA, FIXED = "RouteLLM", "Arena notebook", "fixed"
+STYLES = {
+    ROUTELLM: {"color": "C3", "marker": "X", "linestyle": "-"},
+    FIXED: {"color": "C0", "marker": "o", "linestyle": "--"},
+}
+AS_DISPLAYED, PAIR_SWAPPED = "as displayed", "pair swapped"
+SETTINGS = pd.DataFrame(
+    {
+        "n_resamples": (20, 100, 200),  # of prompts, for intervals
+        "n_draws": (3, 5, 20),  # of battles
+        "n_tiers": (4, 4, 10),  # the paper's ten hold 64 models, the simulated arena has 12
+        "n_epochs": (1, 1, 3),
+        "batch_size": (512, 64, 64),
+        "n_of_pair": (100, 400, 400),  # battles that the classifiers are trained on
+        "n_texts": (30, 60, 60),  # prompts that they are queried about
+        "n_shares": (4, 9, 9),  # of battles within a tier
+        "n_across": (1_000, 4_000, 4_000),  # battles between tiers
+    },
+    index=["smoke", "quick", "full"],
+)
+SWAPS = {  # in the order of the figure's columns
+    "all rows": "(a) all rows swapped",
+    "winner first": "(b) winner first",
+    "strong first": "(c) strong model first",
+    "random half": "(d) random half swapped",
+    "canonical": "(e) one orientation per pair",
+    "pair at construction": "(f) pair swapped when made",
+    "pair when asked": "(g) pair swapped when queried",
+    "rows shuffled": "(h) rows shuffled",
+    "tied scores": "(i) benchmark rows shuffled",
+}
 
-Scores = dict[str, dict[str, np.ndarray]]  # by benchmark, then by writing of the battles: (n_prompts,)
+Forms = tuple[RouterMaker, RouterMaker]  # the original and the fixed one
+Scores = dict[str, dict[str, np.ndarray]]  # by benchmark, then by order of the battles: (n_prompts,)
 
 
-def audit_pairs(
-    makers: Mapping[str, tuple[RouterMaker, RouterMaker]],
+def vector_forms(n_tiers: int, n_epochs: int, batch_size: int) -> dict[str, Forms]:
+    """Return RouteLLM's and the fixed form of the routers that take embeddings.
+
+    Matrix factorization keeps all its epochs, so that prompts count and a swap has something to change.
+    """
+    options = {"n_epochs": n_epochs, "batch_size": batch_size, "n_seeds": 1, "reference": True}
+
+    def factorization(*_: str) -> Router:
+        return MatrixFactorizationRouter(**options)
+
+    return {
+        "similarity weighting": (
+            lambda *pair: OriginalSimilarityRouter(*pair, n_tiers=n_tiers),
+            lambda *_: SimilarityRouter(n_tiers=n_tiers),
+        ),
+        "matrix factorization": (lambda *pair: FixedPairRouter(factorization(), *pair), factorization),
+        "outcomes with ties": (lambda *_: TiesToWeakRouter(BradleyTerryRouter()), lambda *_: BradleyTerryRouter()),
+    }
+
+
+def text_forms() -> dict[str, Forms]:
+    """Return RouteLLM's and the fixed form of the classifiers: the cheapest, a head on one layer."""
+    head = {"train": "head", "n_layers": 1, "max_length": 16}
+    kinds = {"BERT": (ThreeLabelRouter, BertRouter), "causal LLM": (ScoreTokenRouter, CausalLMRouter)}
+    return {name: tuple(lambda *_, kind=kind: kind(**head) for kind in both) for name, both in kinds.items()}
+
+
+def audit_forms(
+    forms: Mapping[str, Forms],
     battles: pd.DataFrame,
     prompts: Prompts,
     pair: tuple[str, str],
     embeddings: np.ndarray | None,
     quality: tuple[np.ndarray, np.ndarray],
     seed: int = 0,
+    original: str = ROUTELLM,
+    original_curve: Callable[..., CallCurve] = curve_at_quantiles,
 ) -> pd.DataFrame:
-    """`audit_order` of the released and of our form of each router; arguments as there.
+    """Return `audit_order` of both forms of each router, after columns router and kind; arguments as there.
 
-    Parameters
-    ----------
-    makers : mapping of str to (released, ours)
-        The released form is evaluated by `curve_by_rows`, ours by `call_curve`.
-
-    Returns
-    -------
-    DataFrame
-        The columns of `audit_order` after router and kind ("released" or "ours").
+    The kind of the first form is `original`, and `original_curve` evaluates it; the second is "fixed", by `call_curve`.
     """
     audits = []
-    for name, forms in makers.items():
-        for kind, make, curve in zip(("released", "ours"), forms, (curve_by_rows, call_curve), strict=True):
+    for name, both in forms.items():
+        for kind, make, curve in zip((original, FIXED), both, (original_curve, call_curve), strict=True):
             options = {"embeddings": embeddings, "quality": quality, "make_curve": curve, "seed": seed}
             audit = audit_order(make, battles, prompts, pair, **options)
-            audit.insert(0, "router", name)
-            audit.insert(1, "kind", kind)
-            audits.append(audit)
-    return pd.concat(audits, ignore_index=True)
+            audits.append(audit.assign(router=name, kind=kind))
+    audit = pd.concat(audits, ignore_index=True)
+    return audit[["router", "kind", *audit.columns.drop(["router", "kind"])]]
 
 
 def audit_leaderboards(
@@ -75,42 +137,57 @@ def audit_leaderboards(
     min_battles: int = 100,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """`audit_pairs` of what makes ratings of battles alone, the same for every prompt.
+    """Return `audit_forms` of what the Arena notebook computes from battles alone, evaluated by a naive top-k cut.
 
-    Regression on rows is given the battles without ties, as only they can have one outcome. The ends of bootstrap
-    intervals stand in the place of ratings, of models with `min_battles` in each column: whether a seed draws the same
-    battles.
+    Regression on rows sees the battles without ties, as only they can have one outcome. For the bootstrap the upper
+    ends of its intervals take the place of ratings, of models with `min_battles` in each column.
     """
 
-    def fair(*_: str) -> Router:
-        return BradleyTerryRouter()
-
     def upper_ends(resampled: np.ndarray, table: pd.DataFrame) -> pd.Series:
-        ends = ELO_PER_LOG_ODDS * np.quantile(resampled, 0.975, axis=0)
-        return pd.Series(ends, index=count_pairs(table).models)
+        return pd.Series(ELO_PER_LOG_ODDS * np.quantile(resampled, 0.975, axis=0), index=count_pairs(table).models)
 
-    def written(table: pd.DataFrame) -> pd.Series:
+    def ordered_cells(table: pd.DataFrame) -> pd.Series:
         return upper_ends(bootstrap_written_cells(table, 20, np.random.default_rng(seed)), table)
 
-    def counted(table: pd.DataFrame) -> pd.Series:
+    def pair_counts(table: pd.DataFrame) -> pd.Series:
         return upper_ends(bootstrap_ratings(count_pairs(table), 20, np.random.default_rng(seed)), table)
 
-    sizes = [battles.groupby(side)[side].transform("size") for side in ("model_a", "model_b")]
-    busy = (sizes[0] >= min_battles) & (sizes[1] >= min_battles)
+    busy = (battles.groupby(side)[side].transform("size") >= min_battles for side in ("model_a", "model_b"))
+    decided, often = battles[battles["winner"] != "tie"], battles[next(busy) & next(busy)]
     parts = {
-        "ratings, pivot tables": (lambda *_: EloRouter(fit_pivot_tables), fair, battles),
-        "ratings, online Elo": (lambda *_: EloRouter(online_elo), fair, battles),
-        "ratings, rows without ties": (lambda *_: EloRouter(fit_rows), fair, battles[battles["winner"] != "tie"]),
-        "intervals, bootstrap": (lambda *_: EloRouter(written), lambda *_: EloRouter(counted), battles[busy]),
+        "ratings, pivot tables": (fit_pivot_tables, BradleyTerryRouter, battles),
+        "ratings, online Elo": (online_elo, BradleyTerryRouter, battles),
+        "ratings, rows without ties": (fit_rows, BradleyTerryRouter, decided),
+        "intervals, bootstrap": (ordered_cells, lambda: EloRouter(pair_counts), often),
     }
-    audits = [
-        audit_pairs({name: (released, ours)}, table, prompts, pair, None, quality, seed)
-        for name, (released, ours, table) in parts.items()
-    ]
+    audits = []
+    for name, (fit_elo, fixed, table) in parts.items():
+        forms = {name: (lambda *_, fit=fit_elo: EloRouter(fit), lambda *_, make=fixed: make())}
+        audits.append(audit_forms(forms, table, prompts, pair, None, quality, seed, ARENA, curve_by_rows))
     return pd.concat(audits, ignore_index=True)
 
 
-def scores_as_written(
+def plot_audit(audit: pd.DataFrame) -> Figure:
+    """Draw the largest change of each router under each swap; an error is written as such."""
+    matrix = audit.assign(row=audit["kind"] + ": " + audit["router"]).rename(columns={"largest_change": "change"})
+    order = [*matrix.loc[matrix["kind"] != FIXED, "row"].unique(), *matrix.loc[matrix["kind"] == FIXED, "row"].unique()]
+    changes = (
+        matrix.pivot(index="row", columns="swap", values="change")
+        .loc[order, list(SWAPS)]
+        .rename(columns=SWAPS)
+        .round(9)
+    )
+    largest = audit.loc[audit["kind"] == FIXED, "largest_change"].max()
+    title = f"Only the original forms depend on an order; the largest change of a fixed one is {largest:g}"
+    scale = {"cmap": "Oranges", "norm": SymLogNorm(1e-3, vmin=0, vmax=1), "linewidths": 0.5}
+    label = "largest change of a probability; in (i) of APGR"
+    figure = plot_heatmaps({"": changes}, label, title, annot=True, fmt=".2g", **scale)
+    for row, column in np.argwhere(changes.isna().to_numpy()):
+        figure.axes[0].text(column + 0.5, row + 0.5, "raises", ha="center", va="center", fontsize=9)
+    return figure
+
+
+def score_orders(
     make_router: RouterMaker,
     battles: pd.DataFrame,
     embeddings: np.ndarray,
@@ -118,54 +195,41 @@ def scores_as_written(
     pair: tuple[str, str],
     rng: np.random.Generator,
 ) -> Scores:
-    """The score of the strong model on benchmarks, the battles being written in every way of `reorder_battles`.
+    """Return log-odds that the strong model wins, fitted to the battles in every order of `reorder_battles`.
 
-    Beside them "as displayed", and "pair exchanged": the same router asked about (weak, strong), mirrored back.
-
-    Parameters
-    ----------
-    battles : DataFrame
-        Its index counts from 0.
-    embeddings : array, shape (n_battles, width)
-    prompts : mapping of str to array, shape (n_prompts, width)
-        Embedded prompts of each benchmark.
-
-    Returns
-    -------
-    dict of dict of array, shape (n_prompts,)
-        By benchmark, then by writing: log-odds that the strong model wins.
+    Also "as displayed", and "pair swapped": the same router queried about (weak, strong), mirrored back. The index of
+    `battles` counts from 0; `prompts` are embedded, by benchmark.
     """
     scores: Scores = {name: {} for name in prompts}
-    for writing, written in ({AS_DISPLAYED: battles} | reorder_battles(battles, rng)).items():
-        router = make_router(*pair).fit(written, embeddings[written.index])
+    for order, table in ({AS_DISPLAYED: battles} | reorder_battles(battles, rng)).items():
+        router = make_router(*pair).fit(table, embeddings[table.index])
         for name, vectors in prompts.items():
-            scores[name][writing] = router.margin(vectors, *pair)
-            if writing == AS_DISPLAYED:
-                scores[name][PAIR_EXCHANGED] = -router.margin(vectors, *pair[::-1])
+            scores[name][order] = router.margin(vectors, *pair)
+            if order == AS_DISPLAYED:
+                scores[name][PAIR_SWAPPED] = -router.margin(vectors, *pair[::-1])
     return scores
 
 
 def compare_decisions(
     scores: Mapping[str, Scores], shares: np.ndarray, n_resamples: int, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """`bootstrap_decisions` between the battles as displayed and with all rows exchanged.
-
-    Parameters
-    ----------
-    scores : mapping of str to Scores
-        By kind ("released", "ours").
-
-    Returns
-    -------
-    DataFrame with columns kind, benchmark, strong_share, estimate, low, high
-    """
+    """Return `bootstrap_decisions` between the battles as displayed and all swapped, by kind and benchmark."""
     parts = []
     for kind, by_benchmark in scores.items():
-        for benchmark, written in by_benchmark.items():
-            one, other = written[AS_DISPLAYED], written["all rows"]
-            part = bootstrap_decisions(one, other, shares, n_resamples, rng)
+        for benchmark, orders in by_benchmark.items():
+            part = bootstrap_decisions(orders[AS_DISPLAYED], orders["all rows"], shares, n_resamples, rng)
             parts.append(part.assign(kind=kind, benchmark=benchmark))
     return pd.concat(parts, ignore_index=True)
+
+
+def plot_decisions(table: pd.DataFrame) -> Figure:
+    """Draw the table of `compare_decisions`, a panel per benchmark."""
+    half = table[(table["kind"] == ROUTELLM) & np.isclose(table["strong_share"], 0.5)]
+    last = half.iloc[-1]
+    title = f"Swapping all rows flips {last['estimate']:.1%} of {last['benchmark']} decisions at 50 % strong calls"
+    shown = table.assign(**{name: 100 * table[name] for name in ("strong_share", "estimate", "low", "high")})
+    labels = ("strong calls (%)", "decisions changed (%, 95 %)")
+    return plot_lines(shown, "strong_share", "estimate", labels, title, by="kind", panel="benchmark", styles=STYLES)
 
 
 def draw_decisions(
@@ -178,20 +242,11 @@ def draw_decisions(
     n_draws: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Decisions changed by exchanging all rows, on several draws of so many battles and so many prompts.
+    """Return the decisions changed by swapping all rows, on several draws of so many battles and so many prompts.
 
-    Parameters
-    ----------
-    makers : mapping of str to function
-        By kind; all meet the same draws.
-    sizes : (int, int)
-        Battles and prompts of a draw, without replacement.
-
-    Returns
-    -------
-    DataFrame
-        kind, definition, changed (share of the prompts). "half of the calls": before and after, half of the calls go to
-        the strong model; "old threshold kept": the median score before the exchange stays the threshold after it.
+    All `makers`, by kind, see the same draws. Columns are kind, definition, changed (share of the prompts). "half of
+    the calls": before and after, half of the calls go to the strong model; "old threshold kept": the median score
+    before the swap stays the threshold after it.
     """
     rows = []
     for _ in range(n_draws):
@@ -206,56 +261,73 @@ def draw_decisions(
     return pd.DataFrame(rows, columns=["kind", "definition", "changed"])
 
 
+def plot_draws(table: pd.DataFrame, published: float | None = None) -> Figure:
+    """Draw each draw of `draw_decisions` and their median; `published` is a share to compare with."""
+    names = table["kind"] + ", " + table["definition"]
+    drawn = table.assign(name=names, estimate=100 * table["changed"], mark="one draw")
+    medians = drawn.groupby("name", sort=False)["estimate"].median().reset_index().assign(mark="median")
+    middle = medians["estimate"].iloc[0]
+    title = f"On other draws of battles and prompts a median of {middle:.1f} % of RouteLLM's decisions change"
+    styles = {"one draw": {"color": "C0", "marker": "|"}, "median": {"color": "C3", "marker": "D"}}
+    reference = None if published is None else {f"published: {published:.1%}": 100 * published}
+    shown = pd.concat([drawn.assign(text=""), medians.assign(text=[f"{value:.1f}" for value in medians["estimate"]])])
+    return plot_rows(shown, "decisions changed (%)", title, group="mark", styles=styles, reference=reference)
+
+
 def measure_consequences(
     scores: Mapping[str, Scores],
     quality: Mapping[str, tuple[np.ndarray, np.ndarray]],
     n_resamples: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """What another writing of the same battles does to APGR and to the bill.
+    """Return what another order of the same battles does to APGR and to the bill.
 
     Parameters
     ----------
     scores : mapping of str to Scores
-        By kind, as `scores_as_written` gives them.
+        By kind, as `score_orders` gives them.
     quality : mapping of str to (strong, weak)
         By benchmark.
 
     Returns
     -------
     DataFrame
-        kind, benchmark, writing, apgr, difference (to "as displayed"), low, high (of the difference, 95 %, paired over
+        kind, benchmark, order, apgr, difference (to "as displayed"), low, high (of the difference, 95 %, paired over
         prompts), usd_per_1000 (dollars for 1,000 calls at the smallest share of strong calls that recovers half of the
         gap).
     """
     parts = []
     for kind, by_benchmark in scores.items():
-        for benchmark, written in by_benchmark.items():
-            qualities = quality[benchmark]
-            metrics = {"apgr": CallCurve.apgr}
-            table = bootstrap_metrics(
-                written, *qualities, n_resamples, rng, reference=AS_DISPLAYED, metrics=metrics
-            ).rename(columns={"router": "writing", "estimate": "apgr"})
-            table["low"], table["high"] = table["difference_low"], table["difference_high"]
-            shares = np.array([call_curve(score, *qualities).cpt(0.5) for score in written.values()])
-            table["usd_per_1000"] = 1000 * calls_cost_usd(shares)
-            parts.append(table.assign(kind=kind, benchmark=benchmark))
-    columns = ["kind", "benchmark", "writing", "apgr", "difference", "low", "high", "usd_per_1000"]
-    return pd.concat(parts, ignore_index=True)[columns]
+        for benchmark, orders in by_benchmark.items():
+            qualities, options = quality[benchmark], {"reference": AS_DISPLAYED, "metrics": {"apgr": CallCurve.apgr}}
+            table = bootstrap_metrics(orders, *qualities, n_resamples, rng, **options)
+            table = table.drop(columns=["low", "high"]).rename(columns={"router": "order", "estimate": "apgr"})
+            shares = np.array([call_curve(score, *qualities).cpt(0.5) for score in orders.values()])
+            parts.append(table.assign(kind=kind, benchmark=benchmark, usd_per_1000=1000 * calls_cost_usd(shares)))
+    table = pd.concat(parts, ignore_index=True).rename(columns={"difference_low": "low", "difference_high": "high"})
+    return table[["kind", "benchmark", "order", "apgr", "difference", "low", "high", "usd_per_1000"]]
+
+
+def select_row_orders(consequences: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `measure_consequences` for RouteLLM's form on other orders of the same battles."""
+    return consequences[(consequences["kind"] == ROUTELLM) & ~consequences["order"].isin([AS_DISPLAYED, PAIR_SWAPPED])]
+
+
+def plot_consequences(consequences: pd.DataFrame) -> Figure:
+    """Draw the change of APGR by other orders of the rows, a panel per benchmark; the fixed form once."""
+    original = select_row_orders(consequences)
+    fixed = consequences[(consequences["kind"] == FIXED) & (consequences["order"] == "all rows")]
+    title = f"Another order of rows changes RouteLLM's APGR by at most {original['difference'].abs().max():.3f}"
+    shown = pd.concat([original, fixed]).rename(columns={"difference": "estimate"})
+    shown = shown.assign(name=shown["kind"] + ": " + shown["order"], text=[f"{d:+.3f}" for d in shown["estimate"]])
+    return plot_rows(shown, "change of APGR (95 %)", title, panel="benchmark", reference=0.0)
 
 
 def name_both_ways(routers: Mapping[tuple[str, str], Router], prompts: Prompts, pair: tuple[str, str]) -> pd.DataFrame:
-    """P(strong wins) of fitted routers, and what they say of the pair named the other way round.
+    """Return P(strong wins) of fitted routers by (kind, name), and what they say of the pair named the other way round.
 
-    Parameters
-    ----------
-    routers : mapping of (kind, name) to Router
-
-    Returns
-    -------
-    DataFrame
-        A row a router and prompt: kind, form ("kind: name"), straight (P(strong wins)), mirrored (1 - P(weak wins)),
-        sum (of the two probabilities; 1 where naming means nothing).
+    One row per router and prompt: kind, form ("kind: name"), straight (P(strong wins)), mirrored (1 - P(weak wins)),
+    sum (of the two probabilities; 1 where naming means nothing).
     """
     parts = []
     for (kind, name), router in routers.items():
@@ -265,8 +337,20 @@ def name_both_ways(routers: Mapping[tuple[str, str], Router], prompts: Prompts, 
     return pd.concat(parts, ignore_index=True)
 
 
+def plot_naming(naming: pd.DataFrame) -> Figure:
+    """Draw both answers of `name_both_ways`, prompts by the first, a panel per form."""
+    ordered = naming.sort_values("straight").assign(rank=lambda table: table.groupby("form").cumcount())
+    ordered["rank"] = 100 * ordered["rank"] / (ordered.groupby("form")["rank"].transform("max"))
+    queries = {"straight": "queried for (strong, weak)", "mirrored": "1 − answer for (weak, strong)"}
+    shown = ordered.rename(columns=queries).melt(["form", "rank"], queries.values(), "query", "p")
+    shown = pd.concat([shown[shown["form"] == form] for form in naming["form"].unique()])
+    title = "Only the fixed form gives one answer, whichever model is named first"
+    labels = ("prompts, by P(strong wins) (%)", "P(strong wins)")
+    return plot_lines(shown, "rank", "p", labels, title, by="query", panel="form")
+
+
 def level_tiers(arena: SimulatedArena, n_tiers: int) -> SimulatedArena:
-    """The arena with the models of a tier made equal and without topics: a fit of tiers can find the truth."""
+    """Return the arena with the models of a tier made equal and without topics: a fit of tiers can find the truth."""
     ratings = pd.Series(arena.mean_ratings, index=arena.models)
     level = ratings.groupby(rating_tiers(ratings, n_tiers)).transform("mean")
     return replace(arena, mean_ratings=level.to_numpy(), topic_offsets=np.zeros_like(arena.topic_offsets))
@@ -281,29 +365,21 @@ def same_tier_bias(
     n_draws: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """P(strong wins) less the truth, as battles between models of one tier are added to `n_across` between tiers.
+    """Return P(strong wins) minus the truth, as battles within a tier are added to `n_across` between tiers.
 
     Battles are decided ones of `level_tiers`, on prompts that are all alike, each pair shown either way round equally
-    often. So a sound fit is off by its sampling error only, and battles within a tier teach it nothing.
-
-    Parameters
-    ----------
-    shares : sequence of float
-        Of battles within a tier among all, below 1.
-    n_draws : int
-        Of battles; all shares and routers are compared on the same.
+    often. So a sound fit is off by its sampling error only, and battles within a tier teach it nothing. `shares` of
+    battles within a tier are below 1; all shares and routers are compared on the same `n_draws`.
 
     Returns
     -------
     DataFrame
-        router ("released", "ours"), share, estimate (mean error over the draws), low, high
-        (95 % interval of that mean).
+        router ("RouteLLM", "fixed"), share, estimate (mean error over the draws), low, high (95 % of that mean).
     """
     level = level_tiers(arena, n_tiers)
     rating = dict(zip(level.models, level.mean_ratings, strict=True))
-    prompts = pd.DataFrame({"prompt": ["?"], "topic": arena.topics[:1], "difficulty": "medium"})  # where the slope is 1
+    prompts = alike_prompts(level)
     win, _, loss = level.outcome_probability(prompts, *pair)[0]
-    truth = win / (win + loss)
     n_within = {share: round(n_across * share / (1 - share)) for share in shares}
     rows = []
     for _ in range(n_draws):
@@ -311,15 +387,25 @@ def same_tier_bias(
         for share, count in n_within.items():
             table = pd.concat([across, within[:count]], ignore_index=True)
             vectors = np.ones((len(table), 2))
-            fits = {
-                "released": ReleasedSimilarityRouter(*pair, gamma=1.0, n_tiers=n_tiers).fit(table, vectors),
-                "ours": SimilarityRouter(gamma=1.0, n_tiers=n_tiers).fit(table, vectors),
-            }
-            errors = {name: router.win_probability(vectors[:1], *pair)[0] - truth for name, router in fits.items()}
-            rows += [(name, share, error) for name, error in errors.items()]
+            forms = {ROUTELLM: OriginalSimilarityRouter(*pair, gamma=1.0, n_tiers=n_tiers)}
+            forms[FIXED] = SimilarityRouter(gamma=1.0, n_tiers=n_tiers)
+            for name, router in forms.items():
+                p_strong = router.fit(table, vectors).win_probability(vectors[:1], *pair)[0]
+                rows.append((name, share, p_strong - win / (win + loss)))
     drawn = pd.DataFrame(rows, columns=["router", "share", "error"]).groupby(["router", "share"], sort=False)["error"]
     mean, width = drawn.mean(), 1.96 * drawn.std() / np.sqrt(n_draws)
     return pd.DataFrame({"estimate": mean, "low": mean - width, "high": mean + width}).reset_index()
+
+
+def plot_bias(table: pd.DataFrame) -> Figure:
+    """Draw the table of `same_tier_bias`."""
+    worst = table.loc[table["estimate"].abs().idxmax()]
+    title = f"Battles within a tier bias RouteLLM's P(strong wins) by up to {worst['estimate']:+.3f}"
+    shown, labels = (
+        table.assign(share=100 * table["share"]),
+        ("battles within a tier (%)", "P(strong wins) minus the truth"),
+    )
+    return plot_lines(shown, "share", "estimate", labels, title, by="router", styles=STYLES, reference=0.0)
 
 
 def _draw_decided(
