@@ -13,29 +13,21 @@ import choix
 import evalica
 import jax
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from arena_rank.models.bradley_terry import BradleyTerry
 from arena_rank.utils.data_utils import PairDataset
+from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
-from timing import peak_memory_mib, time_in_turn
+from timing import time_in_turn
 
 from routing.battles import PairCounts, count_pairs, expand_counts
 from routing.data.votes import read_arena_votes
 from routing.ratings.bradley_terry import bootstrap_ratings, fit_bradley_terry
-from routing.studies.plotting import save_figure, set_style, set_title
+from routing.studies.overhead.timing import peak_memory_of, run_on_one_core
+from routing.studies.plotting import plot_lines, plot_rows, save_figure, set_style
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"
-FIT_IN_FULL = """
-import numpy as np
-from routing.battles import count_pairs, expand_counts
-from routing.ratings.bradley_terry import bootstrap_ratings
-from routing.data.votes import read_arena_votes
-
-battles = expand_counts(read_arena_votes(), np.random.default_rng(0))
-bootstrap_ratings(count_pairs(battles), 1000, np.random.default_rng(0))
-"""
 EVALICA_WINNERS = {"model_a": evalica.Winner.X, "model_b": evalica.Winner.Y, "tie": evalica.Winner.Draw}
 
 
@@ -163,45 +155,30 @@ def count_and_fit_with_prior(battles: pd.DataFrame) -> pd.Series:
     return fit_bradley_terry(count_pairs(battles), prior_strength=0.01).ratings
 
 
-def draw_peers(table: pd.DataFrame) -> plt.Figure:
-    stages = [stage for stage in table["stage"].unique() if "bootstrap" not in stage]
-    figure, axes = plt.subplots(1, len(stages), figsize=(9.5, 2.8))
-    for axis, stage in zip(axes, stages, strict=True):
-        part = table[table["stage"] == stage].sort_values("median_s", ascending=False)
-        error = [part["median_s"] - part["least_s"], part["greatest_s"] - part["median_s"]]
-        axis.barh(
-            part["name"], part["median_s"], xerr=error, color=["C0" if n == "ours" else "0.7" for n in part["name"]]
-        )
-        for row, (_, values) in enumerate(part.iterrows()):
-            axis.annotate(
-                f"{values['median_s']:.3g} s",
-                (values["greatest_s"], row),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-            )
-        axis.set(xscale="log", xlabel="seconds (median of 5, bar: range)", title=stage)
-        axis.set_xlim(right=part["greatest_s"].max() * 8)
-    ratio = table[(table["stage"] == stages[0]) & (table["name"] == "evalica")]["times_ours"].item()
-    set_title(figure, f"1,670,250 votes become ratings {ratio:.0f} times faster than with evalica")
-    return figure
+def fit_in_full() -> None:
+    """Count, fit and resample all votes; for a process whose memory is measured."""
+    battles = expand_counts(read_arena_votes(), np.random.default_rng(0))
+    bootstrap_ratings(count_pairs(battles), 1000, np.random.default_rng(0))
 
 
-def draw_growth(table: pd.DataFrame) -> plt.Figure:
-    panels = table["panel"].unique()
-    figure, axes = plt.subplots(1, len(panels), figsize=(9.5, 3.4))
-    for axis, panel in zip(axes, panels, strict=True):
-        for number, (name, part) in enumerate(table[table["panel"] == panel].groupby("name", sort=False)):
-            axis.plot(part["size"], part["median_s"], marker="os^"[number], color="C0" if name == "ours" else "0.5")
-            last = part.iloc[-1]
-            axis.annotate(name, (last["size"], last["median_s"]), (6, 0), textcoords="offset points", va="center")
-        axis.set(xscale="log", yscale="log", xlabel=panel.split(",")[0], ylabel="seconds", title=panel.split(", ")[1])
-        axis.set_xlim(right=axis.get_xlim()[1] * 2.5)
-    set_title(figure, "Time grows with the rows only in counting, with the models only in solving")
-    return figure
+def draw_peers(table: pd.DataFrame) -> Figure:
+    shown = table[~table["stage"].str.contains("bootstrap")].sort_values("median_s", kind="stable")
+    shown = shown.assign(estimate=shown["median_s"], low=shown["least_s"], high=shown["greatest_s"])
+    ratio = table[(table["stage"] == "table to ratings") & (table["name"] == "evalica")]["times_ours"].item()
+    title = f"1,670,250 votes become ratings {ratio:.0f} times as fast as with evalica"
+    return plot_rows(shown, "seconds (median and range of 5)", title, panel="stage", log_x=True)
+
+
+def draw_growth(table: pd.DataFrame) -> Figure:
+    shown = table.assign(low=table["least_s"], high=table["greatest_s"])
+    title = "Time grows with the rows only in counting, with the models only in solving"
+    labels = ("size", "seconds")
+    return plot_lines(shown, "size", "median_s", labels, title, by="name", panel="panel", log_x=True, log_y=True)
 
 
 def main() -> None:
+    import bradley_terry  # by its name, under which another process finds it
+
     matplotlib.use("Agg")
     set_style()
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -210,7 +187,8 @@ def main() -> None:
     peers = compare_with_peers(counts, expand_counts(counts, rng))
     print(peers.to_string(index=False))
     save_figure(draw_peers(peers), peers, "bradley_terry_peers", FOLDER, data="real")
-    memory = pd.DataFrame({"what": ["table, counts, fit, 1,000 refits"], "peak_mib": [peak_memory_mib(FIT_IN_FULL)]})
+    peak = run_on_one_core(peak_memory_of, bradley_terry.fit_in_full)
+    memory = pd.DataFrame({"what": ["table, counts, fit, 1,000 refits"], "peak_mib": [peak]})
     print(memory.to_string(index=False))
     memory.to_csv(FOLDER / "bradley_terry_memory.csv", index=False, float_format="%.1f", lineterminator="\n")
     growth = measure_growth(counts, rng)

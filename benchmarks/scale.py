@@ -21,8 +21,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from dask.distributed import Client, LocalCluster
-from routing.studies.overhead.capacity import cluster_growth_title, plan_capacity
-from routing.studies.overhead.figures import plot_cluster_growth
 
 from routing.battles import PairCounts, count_pairs
 from routing.cluster import similarity as scale_similarity
@@ -31,6 +29,8 @@ from routing.cluster.similarity import ShardedSimilarityRouter
 from routing.data.tables import NAME_COLUMNS
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.routers.similarity import SimilarityRouter
+from routing.studies.overhead.growth import plot_cluster_growth
+from routing.studies.overhead.timing import peak_memory_mib
 from routing.studies.plotting import save_figure, set_style
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"
@@ -68,12 +68,9 @@ def write_shard(path: str, n_rows: int, seed: list[int]) -> None:
     simulate_battles(n_rows, seed).to_parquet(path, index=False)
 
 
-def peak_memory_mib(reset: bool = False) -> float:
-    """Greatest resident memory of this worker process since the last reset (Linux)."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+def reset_peak_memory() -> None:
+    """Let `peak_memory_mib` of this worker process start anew (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def busiest(client: Client, begin_cpu_s: dict[str, float]) -> float:
@@ -113,7 +110,7 @@ def measure_votes(sizes: list[int], repeats: int, scratch: Path) -> pd.DataFrame
             options = {"n_workers": n_workers, "memory_limit": MEMORY_LIMIT, **OPTIONS}
             with LocalCluster(**options) as cluster, Client(cluster) as client:
                 count_battles(find_shards(str(folder))[0], client)  # workers import what they need
-                client.run(peak_memory_mib, reset=True)
+                client.run(reset_peak_memory)
                 begin_cpu_s = client.run(time.process_time)
                 seconds = []
                 for _ in range(repeats):
@@ -177,7 +174,7 @@ def measure_similarity(n_battles: int, repeats: int) -> pd.DataFrame:
         with LocalCluster(**options) as cluster, Client(cluster) as client:
             router = ShardedSimilarityRouter().fit(sharded_battles(n_battles), client=client)
             ratings.append(router.ratings(queries))
-            client.run(peak_memory_mib, reset=True)
+            client.run(reset_peak_memory)
             begin_cpu_s = client.run(time.process_time)
             seconds = []
             for number in range(repeats):
@@ -230,16 +227,7 @@ def main() -> None:
         print(similarity.to_string(index=False))
         write_table(similarity, options.output / "scale_similarity.csv")
         votes = measure_votes([int(size) for size in options.votes.split(",")], options.repeats, Path(scratch))
-        save_figure(
-            plot_cluster_growth(votes, cluster_growth_title(votes)),
-            votes,
-            "scale_votes",
-            options.output,
-            data="simulated",
-        )
-    plan = plan_capacity(votes, similarity)
-    print(plan.to_string(index=False))
-    write_table(plan, options.output / "scale_capacity.csv")
+        save_figure(plot_cluster_growth(votes), votes, "scale_votes", options.output, data="simulated")
 
 
 if __name__ == "__main__":

@@ -12,32 +12,24 @@ import warnings
 from pathlib import Path
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from timing import peak_memory_mib, time_in_turn
+from matplotlib.figure import Figure
+from timing import time_in_turn
 
 from routing.battles import canonical_order
 from routing.data.votes import read_arena_votes
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import outcome_probability
 from routing.routers.similarity import SimilarityRouter
-from routing.studies.plotting import save_figure, set_style, set_title
+from routing.studies.overhead.timing import peak_memory_of, run_on_one_core
+from routing.studies.plotting import plot_rows, save_figure, set_style
 
 os.environ.setdefault("OPENAI_API_KEY", "none")  # routellm makes a client where it is imported; nothing is sent
 from routellm.routers.similarity_weighted.utils import compute_elo_mle_with_tie  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"
 N_BATTLES, N_TIERS, BATCH = 55_000, 10, 256
-MEMORY = """
-import numpy as np
-from similarity import make_battles, make_vectors
-from routing.routers.similarity import SimilarityRouter
-rng = np.random.default_rng(0)
-router = SimilarityRouter(n_tiers=10).fit(make_battles(rng), make_vectors(55_000, 384, rng))
-queries = make_vectors({n_prompts}, 384, rng)
-router.tier_level_ratings(queries)
-"""
 
 
 def make_battles(rng: np.random.Generator) -> pd.DataFrame:
@@ -109,26 +101,23 @@ def measure(width: int, rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
-def draw(table: pd.DataFrame) -> plt.Figure:
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 2.8), sharey=True)
-    for axis, (width, part) in zip(axes, table.groupby("width"), strict=True):
-        colors = ["C0" if name.startswith("ours") else "0.7" for name in part["name"]]
-        axis.barh(part["name"], part["prompts_per_s"], color=colors)
-        for row, (_, values) in enumerate(part.iterrows()):
-            label = (
-                f"{values['prompts_per_s']:,.0f}" if values["prompts_per_s"] >= 10 else f"{values['prompts_per_s']:.1f}"
-            )
-            axis.annotate(label, (values["prompts_per_s"], row), (4, 0), textcoords="offset points", va="center")
-        axis.set(xscale="log", xlabel="prompts a second", title=f"embeddings of width {width}")
-        axis.set_xlim(right=part["prompts_per_s"].max() * 6)
+def draw(table: pd.DataFrame) -> Figure:
     factor = table.set_index(["width", "name"])["times_routellm"][384, "ours, batches of 256"]
-    set_title(
-        figure, f"Pair counts make similarity weighting {factor:.0f} times as fast as a regression for each prompt"
-    )
-    return figure
+    title = f"Pair counts make similarity weighting {factor:.0f} times as fast as a regression for each prompt"
+    shown = table.assign(estimate=table["prompts_per_s"], panel="width " + table["width"].astype(str))
+    return plot_rows(shown, "prompts per second", title, panel="panel", log_x=True)
+
+
+def rate_queries(n_prompts: int) -> None:
+    """Fit a router and rate prompts; for a process whose memory is measured."""
+    rng = np.random.default_rng(0)
+    router = SimilarityRouter(n_tiers=N_TIERS).fit(make_battles(rng), make_vectors(N_BATTLES, 384, rng))
+    router.tier_level_ratings(make_vectors(n_prompts, 384, rng))
 
 
 def main() -> None:
+    import similarity  # by its name, under which another process finds it
+
     matplotlib.use("Agg")
     set_style()
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -136,13 +125,9 @@ def main() -> None:
     table = pd.concat([measure(width, rng) for width in (384, 1536)], ignore_index=True)
     print(table.to_string(index=False))
     save_figure(draw(table), table, "similarity_throughput", FOLDER, data="simulated")
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-    memory = pd.DataFrame(
-        {
-            "n_prompts": [1, 256, 25_600],
-            "peak_mib": [peak_memory_mib(MEMORY.format(n_prompts=number)) for number in (1, 256, 25_600)],
-        }
-    )
+    sizes = [1, 256, 25_600]
+    peaks = [run_on_one_core(peak_memory_of, similarity.rate_queries, size) for size in sizes]
+    memory = pd.DataFrame({"n_prompts": sizes, "peak_mib": peaks})
     print(memory.to_string(index=False))
     memory.to_csv(FOLDER / "similarity_memory.csv", index=False, float_format="%.1f", lineterminator="\n")
 

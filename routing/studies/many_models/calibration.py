@@ -142,5 +142,5 @@ def plot_quality_maps(table: pd.DataFrame, error: pd.Series) -> Figure:
     figure = plot_lines(
         table, "expected", "observed", ("expected score", "observed mean score (95 %)"), title, by="way"
     )
-    figure.axes[0].plot([0, 1], [0, 1], color="0.7", zorder=0)
+    figure.axes[0].axline((0.5, 0.5), slope=1, color="0.7", zorder=0)
     return figure

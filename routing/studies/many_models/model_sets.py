@@ -198,7 +198,7 @@ def plot_two_models(curve: CallCurve, frontier: Frontier) -> tuple[Figure, pd.Da
     shown = pd.concat([table[["strong_share", "quality"]].assign(by=names[0]), points.assign(by=names[1])])
     styles = {
         names[0]: {"color": "0.55", "linewidth": 4, "marker": ""},
-        names[1]: {"color": "C0", "marker": "o", "linestyle": ""},
+        names[1]: {"color": "C0", "marker": "o", "linestyle": "", "markevery": 1},
     }
     labels = ("share of calls to the strong model = mean cost at prices 1 and 0", "mean score")
     title = "The frontier of two models is the call-performance curve, point by point"
@@ -230,7 +230,7 @@ def plot_frontiers(bands: pd.DataFrame, singles: pd.DataFrame, metrics: pd.DataF
         axis.xaxis.set_minor_locator(NullLocator())
         best = alone.loc[alone["quality"].idxmax()]
         place = {"textcoords": "offset points", "ha": "right", "fontsize": 8}
-        axis.annotate(short_name(best["model"]), (1000 * best["cost_usd"], best["quality"]), (0, -12), **place)
+        axis.annotate(short_name(best["model"]), (1000 * best["cost_usd"], best["quality"]), (0, 6), **place)
     return figure
 
 
@@ -250,7 +250,9 @@ def plot_call_shares(shares: pd.DataFrame) -> Figure:
     used = shares.drop(columns=rare)
     if shares[rare].to_numpy().any():
         used = used.assign(others=shares[rare].sum(axis=1))
-    table = used.rename(columns=short_name).rename_axis(columns="model").stack().rename("estimate").reset_index()
+    table = (
+        used.rename(columns=short_name).rename_axis(columns="model").stack().round(2).rename("estimate").reset_index()
+    )
     table["name"] = table["usd_per_1000_calls"].map("{:.3g} $".format)
     title = f"Calls move from cheap to expensive models as the budget grows; {used.shape[1]} models share them"
     return plot_bars(

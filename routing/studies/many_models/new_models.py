@@ -110,5 +110,6 @@ def plot_new_models(table: pd.DataFrame) -> Figure:
     counts = table["battles"].unique()
     figure.axes[0].set_xscale("symlog", linthresh=counts[counts > 0].min(), linscale=0.5)
     figure.axes[0].set_xticks(counts, counts.astype(str))
+    figure.axes[0].set_xlim(left=-0.5)
     figure.axes[0].minorticks_off()
     return figure

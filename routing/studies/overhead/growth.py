@@ -22,7 +22,7 @@ from routing.studies.plotting import ROUTER_STYLES, plot_lines
 
 VOTES = Path(__file__).parents[3] / "results" / "benchmarks" / "scale_votes.csv"  # as benchmarks/scale.py writes it
 SIZES = {
-    "smoke": {"battles": (500, 2_000), "models": (2, 10), "width": (64, 128)},
+    "smoke": {"battles": (1_000, 10_000), "models": (2, 10), "width": (64, 128)},
     "quick": {"battles": (1_000, 10_000, 100_000), "models": (2, 10, 100), "width": (64, 384, 1536)},
     "full": {
         "battles": (1_000, 10_000, 100_000, 1_000_000),
@@ -132,7 +132,7 @@ def plot_growth(table: pd.DataFrame, encoding_s: float) -> Figure:
     rows = table[(table["grows"] == "battles") & (table["step"] == "request")]
     lines = rows.pivot(index="size", columns="router", values="seconds")["similarity_weighting"]
     factor, more = lines.iloc[-1] / lines.iloc[0], lines.index[-1] // lines.index[0]
-    title = f"A request of similarity weighting takes {factor:,.0f} times as long with {more:,} times the battles"
+    title = f"A request of similarity weighting takes {factor:,.2g} times as long with {more:,} times the battles"
     panels = table.assign(panel=table["step"].map(STEPS) + ", by " + table["grows"]).sort_values("step", kind="stable")
     styles = {NO_TIERS: {**ROUTER_STYLES["similarity_weighting"], "linestyle": ":", "markerfacecolor": "white"}}
     labels = ("size", "seconds")
@@ -140,6 +140,8 @@ def plot_growth(table: pd.DataFrame, encoding_s: float) -> Figure:
         panels, "size", "seconds", labels, title, by="router", panel="panel", styles=styles, log_x=True, log_y=True
     )
     for axis in figure.axes:
+        axis.set_xticks(sizes := axis.lines[0].get_xdata(), [f"{size:,.0f}" for size in sizes], fontsize=8)
+        axis.minorticks_off()
         if axis.get_title().startswith("request"):
             axis.axhline(encoding_s, color="0.6", linewidth=1, zorder=0)
     return figure
@@ -149,6 +151,8 @@ def plot_cluster_growth(table: pd.DataFrame) -> Figure:
     """Draw seconds from shards of votes to ratings, one line per number of workers; `table` as `VOTES`."""
     last = table.sort_values(["battles", "workers"]).iloc[-1]
     title = f"{last['workers']:.0f} workers turn {last['battles']:,.0f} votes into ratings in {last['median_s']:.0f} s"
-    shown = table.assign(low=table["least_s"], high=table["greatest_s"], by=table["workers"].map("{} worker(s)".format))
+    shown = table.assign(
+        low=table["least_s"], high=table["greatest_s"], by=table["workers"].map({1: "1 worker", 2: "2 workers"})
+    )
     labels = ("battles", "seconds from shards to ratings")
     return plot_lines(shown, "battles", "median_s", labels, title, by="by", log_x=True, log_y=True)

@@ -355,7 +355,7 @@ def plot_call_curves(table: pd.DataFrame) -> Figure:
     trained = table[~table["router"].isin(["random", "oracle"])]
     areas = trained.groupby(["benchmark", "router"])["pgr"].mean()  # of equally spaced shares
     benchmark, router = areas.idxmax()
-    title = f"Of all routers, {spell(router)} recovers most of a gap: {areas.max():.0%} of that on {benchmark}"
+    title = f"On {benchmark}, {spell(router)} recovers {areas.max():.0%} of the gap on average, the most of all routers"
     panels = table["benchmark"] + ", trained on " + table["training_data"]
     figure = _draw_curves(table.assign(panel=panels), title, panel="panel")
     for axis, name in zip(figure.axes, table["benchmark"].unique(), strict=True):
