@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from routing.studies import readme
 
@@ -62,7 +63,7 @@ MARKED = re.compile(readme.NUMBER.pattern)
 
 def unmarked_numbers(text: str) -> list[str]:
     """Decimals and percentages in prose that name no CSV."""
-    prose = MARKED.sub("", readme.TABLE.sub("", LINK.sub("", CODE.sub("", text))))
+    prose = MARKED.sub("", readme.NOTEBOOKS.sub("", readme.TABLE.sub("", LINK.sub("", CODE.sub("", text)))))
     return [number for number in re.findall(r"\d+\.\d+%?|\d+ ?%", prose) if number not in KNOWN | {"95 %", "95\n %"}]
 
 
@@ -81,6 +82,56 @@ def test_a_number_without_a_source_or_with_another_value_is_found(tmp_path):
     )
     with pytest.raises(ValueError, match=r"2 values instead of one for a.csv\|kind=1\|value"):
         readme.fill("?<!--a.csv|kind=1|value|.2f-->", tmp_path)
+
+
+def test_minutes_are_filled_into_the_last_cell_of_a_row(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "minutes.csv").write_text("notebook,minutes\n01,2.34\n02,10\n")
+    row = "| [01](notebooks/01_a.ipynb) | who? | {} |\n"
+    filled = readme.fill("<!--notebooks-->\n| a | b | c |\n" + row.format("?") + "<!--end-->\n", tmp_path)
+    assert filled == "<!--notebooks-->\n| a | b | c |\n" + row.format("2.3") + "<!--end-->\n"
+
+
+def table_rows(text: str) -> list[list[list[str]]]:
+    """Each table of a text as a code host renders it: rows of cells, the header first; other lines are no table."""
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+    tables, row = [], []
+    for number, token in enumerate(tokens):
+        if token.type == "table_open":
+            tables.append([])
+        elif token.type == "tr_open":
+            row = []
+        elif token.type in ("th_open", "td_open"):
+            row.append(tokens[number + 1].content)
+        elif token.type == "tr_close":
+            tables[-1].append(row)
+    return tables
+
+
+def faulty_rows(text: str) -> list[str]:
+    """Rows of tables whose cells a code host would drop or leave empty: it splits at every bar, in comments too."""
+    faults = []
+    for table in table_rows(text):
+        faults += [" | ".join(row) for row in table if "" in row or any("<!--" in cell for cell in row)]
+    width = None  # cells of the header, inside a table
+    for line in CODE.sub("", text).splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", line)) - 1 if line.startswith("|") else None
+        faults += [line] if None not in (cells, width) and cells != width else []
+        width = None if cells is None else width or cells
+    return faults
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_the_header():
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert [len(table[0]) for table in table_rows(text)] == [5, 4, 3]
+    assert faulty_rows(text) == []
+
+
+def test_a_row_with_a_marker_or_without_a_cell_is_found():
+    header = "| a | b |\n| --- | --- |\n"
+    assert faulty_rows(header + "| 1 | 2 |\n") == []
+    assert faulty_rows(header + "| 1 | 2<!--a.csv|x|.1f--> |\n")
+    assert faulty_rows(header + "| 1 |\n") and faulty_rows(header + "| 1 | 2 | 3 |\n")
 
 
 def test_every_figure_of_the_results_has_its_numbers():

@@ -1,8 +1,10 @@
 """Fill the README's numbers from the CSVs in ``results/``: ``python -m routing.studies.readme``, after a full run.
 
-A number is written as ``0.689<!--07_two_models/gold_labels.csv|benchmark=MMLU|metric=apgr|estimate|.3f-->``: file, the
-conditions that pick one row, its column, and how it is formatted. The table of the paper's figures beside ours stands
-between ``<!--paper and ours-->`` and ``<!--end-->``.
+A number in prose is written as ``0.689<!--07_two_models/gold_labels.csv|benchmark=MMLU|metric=apgr|estimate|.3f-->``:
+file, the conditions that pick one row, its column, and its format. A table cannot hold such comments, whose bars would
+be read as borders of cells. So tables are filled whole: that of the paper's numbers next to ours is written between
+``<!--paper and ours-->`` and ``<!--end-->``; in that of the notebooks, between ``<!--notebooks-->`` and ``<!--end-->``,
+the last cell of each row is.
 """
 
 from __future__ import annotations
@@ -15,17 +17,14 @@ import pandas as pd
 
 from routing.studies.inputs import PAIR
 from routing.studies.paper import read_paper_tables
+from routing.studies.plotting import spell
 
 FOLDER = Path(__file__).parents[2] / "results"
 README = FOLDER.parent / "README.md"
 NUMBER = re.compile(r"(?P<shown>[-+−]?\d[\d,]*(?:\.\d+)?%?|\?)<!--(?P<source>[^|<>]+\.csv(?:\|[^|<>]+)+)-->")
 TABLE = re.compile(r"(?<=<!--paper and ours-->\n).*?(?=<!--end-->)", re.DOTALL)
-ROUTERS = {
-    "similarity_weighting": "similarity weighting",
-    "matrix_factorization": "matrix factorization",
-    "bert": "BERT",
-    "causal_llm": "causal LLM",
-}
+NOTEBOOKS = re.compile(r"(?<=<!--notebooks-->\n).*?(?=<!--end-->)", re.DOTALL)
+MINUTES = re.compile(r"^(\| \[(\d\d)\].*\| )[^|]*\|$", re.MULTILINE)  # of a row, but for its last cell
 
 
 def write_tables(folder: Path = FOLDER) -> None:
@@ -40,7 +39,7 @@ def write_tables(folder: Path = FOLDER) -> None:
 
 
 def look_up(source: str, folder: Path = FOLDER) -> str:
-    """The number that a marker names, formatted.
+    """Return the number that a marker names, formatted.
 
     Raises
     ------
@@ -62,13 +61,13 @@ def look_up(source: str, folder: Path = FOLDER) -> str:
 
 
 def compare_table(folder: Path = FOLDER) -> str:
-    """APGR of the paper and of ours, a row a training set and router, a column a benchmark."""
+    """Return a table of APGR, the paper's and ours, one row per training set and router, one column per benchmark."""
     both = pd.read_csv(folder / "tables" / "paper_vs_ours.csv")
     both = both[both["metric"] == "apgr_trapezoid"]
     benchmarks = list(dict.fromkeys(both["benchmark"]))
     lines = [
         "| learned from | router | " + " | ".join(f"{name}: paper, ours" for name in benchmarks) + " |",
-        "| --- | --- | " + "--- | " * len(benchmarks),
+        "|" + " --- |" * (2 + len(benchmarks)),
     ]
     for (training_data, router), rows in both.groupby(["training_data", "router"], sort=False):
         cells = []
@@ -76,13 +75,23 @@ def compare_table(folder: Path = FOLDER) -> str:
             (row,) = rows[rows["benchmark"] == name].itertuples()
             paper = f"{row.paper:.3f}, " if row.paper == row.paper else ""
             cells.append(f"{paper}**{row.estimate:.3f}** [{row.low:.3f}, {row.high:.3f}]")
-        lines.append(f"| {training_data} | {ROUTERS[router]} | {' | '.join(cells)} |")
+        lines.append(f"| {training_data} | {spell(router)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
+def fill_minutes(table: str, folder: Path = FOLDER) -> str:
+    """Return the table of notebooks with the minutes of each as ``minutes.csv`` has them."""
+
+    def replace(row: re.Match) -> str:
+        return f"{row[1]}{look_up(f'tables/minutes.csv|notebook={row[2]}|minutes|.1f', folder)} |"
+
+    return MINUTES.sub(replace, table)
+
+
 def fill(text: str, folder: Path = FOLDER) -> str:
-    """The text with every marked number, and the table, as the CSVs have them."""
+    """Return the text with every marked number, and the tables, as the CSVs have them."""
     text = NUMBER.sub(lambda match: f"{look_up(match['source'], folder)}<!--{match['source']}-->", text)
+    text = NOTEBOOKS.sub(lambda match: fill_minutes(match[0], folder), text)
     return TABLE.sub(lambda _: compare_table(folder), text)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from routing.data.benchmarks import BenchmarkTable
 from routing.studies.inputs import PAIR
+from routing.studies.two_models import gold_labels
 from routing.studies.two_models.gold_labels import (
     LABEL_RULES,
     cross_validate_gold,
@@ -19,6 +20,11 @@ from routing.studies.two_models.gold_labels import (
 from routing.studies.two_models.surface_features import add_surface, surface_features
 
 KINDS = ("telling", "telling nothing")
+
+
+@pytest.fixture(autouse=True)
+def one_gamma(monkeypatch):
+    monkeypatch.setattr(gold_labels, "GAMMAS", (1e4,))  # the kinds of vectors are what is chosen among here
 
 
 def benchmark(rng: np.random.Generator, n: int = 240) -> tuple[BenchmarkTable, dict[str, np.ndarray]]:
