@@ -29,18 +29,10 @@ TENTHS = np.linspace(0.0, 1.0, 11)
 
 @dataclass(frozen=True)
 class CallCurve:
-    """Mean quality against the share of prompts that go to the strong model: a piecewise linear curve.
+    """Mean quality against the share of prompts that go to the strong model: a piecewise linear curve."""
 
-    Attributes
-    ----------
-    strong_share : float array, shape (n_blocks + 1,)
-        Share of prompts sent to the strong model at the ends of the blocks of equal score, from 0.0 to 1.0.
-    quality : float array, shape (n_blocks + 1,)
-        Mean quality there, in the unit of the benchmark.
-    """
-
-    strong_share: np.ndarray
-    quality: np.ndarray
+    strong_share: np.ndarray  # (n_blocks + 1,), at the ends of the blocks of equal score, from 0.0 to 1.0
+    quality: np.ndarray  # (n_blocks + 1,), mean there, in the unit of the benchmark
 
     def __post_init__(self) -> None:
         self.strong_share.setflags(write=False)
@@ -58,13 +50,7 @@ class CallCurve:
 
     @cached_property
     def recovered(self) -> np.ndarray:
-        """PGR at each `strong_share`, shape (n_blocks + 1,), from 0.0 to 1.0; between them it may lie outside.
-
-        Raises
-        ------
-        ValueError
-            The strong model is on average no better than the weak one: there is no gap to recover.
-        """
+        """PGR at each `strong_share`, (n_blocks + 1,), from 0.0 to 1.0; without a gap to recover a ValueError."""
         gap = self.quality_strong - self.quality_weak
         if gap <= 0:
             raise ValueError(
@@ -105,16 +91,11 @@ class CallCurve:
         Parameters
         ----------
         level : float
-            Share of the gap to recover, in [0, 1]; 0.5 for CPT(50 %). PGR(1) = 1, so it is always reached.
+            Share of the gap to recover, in [0, 1]; 0.5 for CPT(50 %).
         rule : {"smallest", "routellm"}
             The first crossing of the exact curve; or what RouteLLM's code computes, ``np.interp`` over the qualities
             at the 11 shares 0, 0.1, ..., 1, which is wrong where they do not increase. Use it only to compare with
             the paper's tables.
-
-        Raises
-        ------
-        ValueError
-            A level outside [0, 1], or no gap to recover.
         """
         if not 0 <= level <= 1:
             raise ValueError(f"level is {level}; a share of the gap lies in [0, 1]")
@@ -305,13 +286,10 @@ def bootstrap_metrics(
 def describe_limits(
     quality_strong: np.ndarray, quality_weak: np.ndarray, n_routers: int, rng: np.random.Generator
 ) -> dict[str, float]:
-    """Return what any router is compared with: quality of the two models, the oracle, and one random router.
+    """Return what any router is compared with: the two models, the oracle, and the range of one random router.
 
-    Returns
-    -------
-    dict
-        prompts, strong, weak (mean quality), oracle_apgr, oracle_cpt50, random_low, random_high (95 % range of the area
-        of one random router, from `n_routers` of them).
+    The keys are prompts, strong, weak (mean quality), oracle_apgr, oracle_cpt50, random_low, random_high (95 % range
+    of APGR, from `n_routers` random routers).
     """
     oracle = call_curve(oracle_scores(quality_strong, quality_weak), quality_strong, quality_weak)
     low, high = random_apgr_range(quality_strong, quality_weak, n_routers, rng)

@@ -29,27 +29,16 @@ from routing.policy.budget import MultiModelPolicy, Prices
 class Frontier:
     """Mean cost and mean quality of a policy at every trade-off, and of what it is compared with.
 
-    Attributes
-    ----------
-    cost_usd, quality : float array, shape (n_points,)
-        What the policy's choices really cost and score, from every prompt's cheapest model to the best expected one.
-        Between two points the policies are mixed at random.
-    models : tuple of str
-        In alphabetical order.
-    single_cost_usd, single_quality : float array, shape (n_models,)
-        Each model alone.
-    best : int
-        The best single model (of equal ones the cheaper), a position in `models`.
-    cheapest : int
-        The cheapest single model.
+    The points are what the policy's choices really cost and score, from every prompt's cheapest model to the best
+    expected one. Between two points the policies are mixed at random.
     """
 
-    cost_usd: np.ndarray
-    quality: np.ndarray
-    models: tuple[str, ...]
-    single_cost_usd: np.ndarray
-    single_quality: np.ndarray
-    best: int
+    cost_usd: np.ndarray  # (n_points,)
+    quality: np.ndarray  # (n_points,)
+    models: tuple[str, ...]  # in alphabetical order
+    single_cost_usd: np.ndarray  # (n_models,), each model alone
+    single_quality: np.ndarray  # (n_models,)
+    best: int  # position in `models` of the best single model, of equal ones the cheaper
     cheapest: int
 
     @cached_property
@@ -74,15 +63,14 @@ class Frontier:
 
     def aiq(self, low_usd: float | None = None, high_usd: float | None = None) -> float:
         """Return the hull's mean height over these costs (default: those of the single models)."""
-        return _mean_height(*self.hull, *self._span(low_usd, high_usd))
-
-    def zero_aiq(self, low_usd: float | None = None, high_usd: float | None = None) -> float:
-        """Return the AIQ of the zero router."""
-        return _mean_height(*upper_hull(self.single_cost_usd, self.single_quality), *self._span(low_usd, high_usd))
-
-    def _span(self, low_usd: float | None, high_usd: float | None) -> tuple[float, float]:
         low = self.single_cost_usd.min() if low_usd is None else low_usd
-        return low, self.single_cost_usd.max() if high_usd is None else high_usd
+        high = self.single_cost_usd.max() if high_usd is None else high_usd
+        return _mean_height(*self.hull, low, high)
+
+    def zero_aiq(self) -> float:
+        """Return the AIQ of the zero router."""
+        cost = self.single_cost_usd
+        return _mean_height(*upper_hull(cost, self.single_quality), cost.min(), cost.max())
 
     def apgr(self) -> float:
         """Return the share recovered of the gap between cheapest and best single model; NaN where there is none."""

@@ -166,21 +166,13 @@ def _check_prices(prices: pd.Series | pd.DataFrame) -> None:
 class Assignment:
     """A model for each prompt of a batch.
 
-    Attributes
-    ----------
-    models : str array, shape (n_prompts,)
-    mean_quality : float
-        Expected.
-    mean_cost_usd : float
-        Per call.
-    bound : float
-        What no assignment can beat, not even one that splits prompts: the highest mean quality within the budget, or
-        the lowest mean cost of the quality. The assignment differs from it by less than one upgrade of one prompt.
+    No assignment beats `bound`, not even one that splits prompts: the highest mean quality within the budget, or the
+    lowest mean cost of the quality. This one differs from it by less than one upgrade of one prompt.
     """
 
-    models: np.ndarray
-    mean_quality: float
-    mean_cost_usd: float
+    models: np.ndarray  # (n_prompts,) of str
+    mean_quality: float  # expected
+    mean_cost_usd: float  # per call
     bound: float
 
 
@@ -365,28 +357,14 @@ def _best_replacement(expected: np.ndarray, price: np.ndarray, chosen: np.ndarra
 
 @dataclass(frozen=True)
 class Upgrades:
-    """The upgrades from cheapest to best model, over all prompts, in the order of what a dollar buys.
+    """The upgrades from cheapest to best model, over all prompts, in the order of what a dollar buys."""
 
-    Attributes
-    ----------
-    models : tuple of str
-        In alphabetical order; the other arrays count in it.
-    start : int array, shape (n_prompts,)
-        The cheapest model of each prompt.
-    row : int array, shape (n_upgrades,)
-        The prompt that is upgraded.
-    before, after : int array, shape (n_upgrades,)
-        The model it leaves and the model it goes to.
-    quality_per_usd : float array, shape (n_upgrades,)
-        Expected quality gained per dollar, never increasing. Equal ones stand in the order of the prompts.
-    """
-
-    models: tuple[str, ...]
-    start: np.ndarray
-    row: np.ndarray
-    before: np.ndarray
-    after: np.ndarray
-    quality_per_usd: np.ndarray
+    models: tuple[str, ...]  # in alphabetical order; the arrays hold positions in it
+    start: np.ndarray  # (n_prompts,), the cheapest model of each prompt
+    row: np.ndarray  # (n_upgrades,), the prompt that is upgraded
+    before: np.ndarray  # (n_upgrades,), the model it leaves
+    after: np.ndarray  # (n_upgrades,), the model it goes to
+    quality_per_usd: np.ndarray  # (n_upgrades,), gained, never increasing; equal ones in the order of the prompts
 
     def choice(self, n_upgrades: int) -> np.ndarray:
         """Return the model of each prompt once the first `n_upgrades` are bought: int array, shape (n_prompts,)."""
@@ -395,13 +373,7 @@ class Upgrades:
         return chosen
 
     def within(self, price: np.ndarray, budget_usd: float) -> int:
-        """Return how many upgrades a mean of `budget_usd` per call buys, in their order.
-
-        Raises
-        ------
-        ValueError
-            A budget below the price of the cheapest models.
-        """
+        """Return how many upgrades a mean of `budget_usd` per call buys; below the cheapest models a ValueError."""
         prompts = np.arange(len(self.start))
         spent = math.fsum(np.broadcast_to(price, (len(prompts), len(self.models)))[prompts, self.start]) / len(prompts)
         limit = budget_usd * (1 + ROUNDING)
@@ -417,17 +389,7 @@ class Upgrades:
 
 
 def walk_hulls(models: tuple[str, ...], expected: np.ndarray, price: np.ndarray) -> Upgrades:
-    """Return all upgrades worth buying.
-
-    Parameters
-    ----------
-    models : tuple of str
-        In alphabetical order.
-    expected : float array, shape (n_prompts, n_models)
-        Expected quality, finite.
-    price : float array, shape (n_models,) or (n_prompts, n_models)
-        Dollars per call, finite.
-    """
+    """Return all upgrades worth buying; arguments as `MultiModelPolicy.align` returns them."""
     parts = []
     for block in row_blocks(len(expected)):
         start, row, before, after, slope = _climb(expected[block], price if price.ndim == 1 else price[block])

@@ -33,31 +33,15 @@ COLUMNS = ["prompt", "model_a", "model_b", "winner"]
 
 @dataclass(frozen=True)
 class Study:
-    """Battles and benchmarks of one profile.
+    """Battles and benchmarks of one profile."""
 
-    Attributes
-    ----------
-    battles : DataFrame
-        To train on. Held-out battles are on other prompts.
-    held_out : DataFrame
-    benchmarks : dict of BenchmarkTable
-        "MT-Bench", "MMLU" and "GSM8K", or "simulated"; each has both models of `PAIR`.
-    data : "real" or "simulated"
-    inputs : dict
-        Name and source of each input, for `Run.record_input`.
-    arena : SimulatedArena or None
-        Where the data are simulated, their truth,
-    held_out_prompts : DataFrame or None
-        and topic and difficulty of each held-out battle's prompt.
-    """
-
-    battles: pd.DataFrame
-    held_out: pd.DataFrame
-    benchmarks: dict[str, BenchmarkTable]
-    data: str
-    inputs: dict[str, object]
-    arena: SimulatedArena | None = None
-    held_out_prompts: pd.DataFrame | None = None
+    battles: pd.DataFrame  # to train on
+    held_out: pd.DataFrame  # on other prompts
+    benchmarks: dict[str, BenchmarkTable]  # "MT-Bench", "MMLU" and "GSM8K", or "simulated"; with both models of `PAIR`
+    data: str  # "real" or "simulated"
+    inputs: dict[str, object]  # name and source of each input, for `Run.record_input`
+    arena: SimulatedArena | None = None  # the truth of simulated data,
+    held_out_prompts: pd.DataFrame | None = None  # and topic and difficulty of each held-out battle's prompt
 
 
 @dataclass(frozen=True)
@@ -66,20 +50,11 @@ class TrainingSets:
 
     Judgements and gold labels become battles of the same table as people's votes. Gold labels come from benchmark
     prompts, which are then left out of that benchmark's evaluation.
-
-    Attributes
-    ----------
-    battles : dict of DataFrame
-        "arena", "arena+judge" (real data only), "arena+gold" and, of real data, "all".
-    evaluated : dict of dict of bool array, shape (n_prompts,)
-        Of each training set and benchmark: the prompts that are not in the training set.
-    inputs : dict
-        Inputs beyond the study's own.
     """
 
-    battles: Mapping[str, pd.DataFrame]
-    evaluated: Mapping[str, Mapping[str, np.ndarray]]
-    inputs: Mapping[str, object]
+    battles: Mapping[str, pd.DataFrame]  # "arena" and "arena+gold"; of real data also "arena+judge" and "all"
+    evaluated: Mapping[str, Mapping[str, np.ndarray]]  # by set and benchmark: (n_prompts,), those not trained on
+    inputs: Mapping[str, object]  # beyond the study's own
 
 
 @dataclass(frozen=True)

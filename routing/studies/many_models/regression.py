@@ -95,21 +95,14 @@ def _kernel_ridge(gamma: float) -> TransformedTargetRegressor:
 class TriedRegressions:
     """What `try_regressions` found.
 
-    Attributes
-    ----------
-    table : DataFrame
-        One row per candidate: name, inner_score (on training prompts, each by a fit to the other folds), inner_error
-        (standard error of its distance to the best), test_score, low, high, chosen (the best by inner_score).
-    chosen : str
-    inner : dict of DataFrame, shape (n_train, n_models)
-        Quality that each candidate expects on the training prompts, out of fold.
-    test : dict of DataFrame, shape (n_test, n_models)
+    The table has one row per candidate: name, inner_score (on training prompts, each by a fit to the other folds),
+    inner_error (standard error of its distance to the best), test_score, low, high, chosen (the best by inner_score).
     """
 
     table: pd.DataFrame
     chosen: str
-    inner: dict[str, pd.DataFrame]
-    test: dict[str, pd.DataFrame]
+    inner: dict[str, pd.DataFrame]  # (n_train, n_models) each: expected quality, out of fold
+    test: dict[str, pd.DataFrame]  # (n_test, n_models) each
 
 
 def choice_scores(expected: pd.DataFrame, quality: pd.DataFrame) -> np.ndarray:
@@ -117,11 +110,6 @@ def choice_scores(expected: pd.DataFrame, quality: pd.DataFrame) -> np.ndarray:
 
     Where several are, their mean, so that the order of the models changes nothing: means of a few neighbours' scores
     are often equal.
-
-    Raises
-    ------
-    ValueError
-        Tables of other models or length.
     """
     if set(expected.columns) != set(quality.columns) or len(expected) != len(quality):
         raise ValueError(f"expected quality is {expected.shape} and quality {quality.shape}, or of other models")

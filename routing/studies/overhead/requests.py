@@ -38,32 +38,13 @@ RUNS = {"smoke": 2, "quick": 2, "full": 5}
 
 @dataclass(frozen=True)
 class Workload:
-    """Requests to route.
+    """Requests to route; a prompt twice, or fewer prompts than the largest batch, is a ValueError."""
 
-    Parameters
-    ----------
-    prompts : sequence of str
-        All different, as routers encode equal prompts of a batch once; routed in this order, again and again.
-    batch_sizes : sequence of int
-        How many requests are routed at once.
-    n_runs : int
-        How often everything is timed.
-    requests_per_run : int
-        At least so many of each batch size in a run.
-    pair : (str, str)
-        The strong and the weak model.
-
-    Raises
-    ------
-    ValueError
-        A prompt twice, or fewer prompts than the largest batch.
-    """
-
-    prompts: Sequence[str]
-    batch_sizes: Sequence[int]
-    n_runs: int
-    requests_per_run: int
-    pair: tuple[str, str] = PAIR
+    prompts: Sequence[str]  # all different, as routers encode equal ones of a batch once; in this order, repeated
+    batch_sizes: Sequence[int]  # how many requests are routed at once
+    n_runs: int  # how often everything is timed
+    requests_per_run: int  # at least so many of each batch size in a run
+    pair: tuple[str, str] = PAIR  # the strong and the weak model
 
     def __post_init__(self) -> None:
         if len(set(self.prompts)) < len(self.prompts):

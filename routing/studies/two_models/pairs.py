@@ -108,17 +108,8 @@ def evaluate_margins(
     """Return metrics of every margin with intervals over the prompts that its training set leaves to evaluate.
 
     Routers of one training set and benchmark are resampled together, so that their differences are paired.
-
-    Parameters
-    ----------
-    metrics : mapping of name to function
-        As in `bootstrap_metrics`.
-    baselines : bool
-        Add "random" in expectation and the "oracle" to each training set and benchmark.
-
-    Returns
-    -------
-    DataFrame with columns training_data, benchmark, and those of `bootstrap_metrics`
+    `baselines` adds "random" in expectation and the "oracle". The columns are training_data, benchmark, and those of
+    `bootstrap_metrics`.
     """
     tables = []
     for here in dict.fromkeys((key.training_data, key.benchmark) for key in margins):
@@ -142,12 +133,8 @@ def curve_table(
 ) -> pd.DataFrame:
     """Return call-performance curves with bands: quality at each share of calls to the strong model.
 
-    A band is that of the recovered gap, drawn between the two models' quality on all prompts.
-
-    Returns
-    -------
-    DataFrame
-        training_data, benchmark, router, strong_share, estimate, low, high (quality), pgr (of the estimate).
+    A band is that of the recovered gap, drawn between the two models' quality on all prompts. The columns are
+    training_data, benchmark, router, strong_share, estimate, low, high (quality), pgr (of the estimate).
     """
     metrics = {share: lambda curve, share=share: float(curve.pgr(share)) for share in shares}
     table = evaluate_margins(margins, sets, benchmarks, n_resamples, rng, metrics, baselines=True)
