@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -199,6 +200,18 @@ def test_concurrent_first_requests_load_the_router_once_and_never_block_the_loop
     assert loads == [tmp_path / "saved"] and threading.main_thread() not in threads
     assert beats >= 5  # a loop that is blocked for 0.1 s would beat once or twice
     assert threading.active_count() <= before + 1
+
+
+def test_a_plugin_has_one_thread_which_ends_with_it():
+    before = set(threading.enumerate())
+    plugin = make_plugin()
+    for prompt in (HARD, EASY):
+        run(plugin, user(prompt))
+    (thread,) = set(threading.enumerate()) - before
+    del plugin
+    gc.collect()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
 
 
 def test_a_saved_router_is_loaded_by_the_first_request(tmp_path):
