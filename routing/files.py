@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, folders that one process writes at a time, and hashes of content."""
+"""Files and folders that are there whole or not at all, locks, hashes of content, and where the caches lie."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import glob
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
 
@@ -19,36 +20,42 @@ except ImportError:  # Windows: nothing is locked there
     fcntl = None
 
 
+def cache_folder() -> Path:
+    """Return the folder of all caches: the one that ROUTING_CACHE names, or ``routing`` in the user's cache folder."""
+    import pooch  # takes a while to import, and only this function needs it
+
+    return Path(os.environ.get("ROUTING_CACHE") or pooch.os_cache("routing")).expanduser()
+
+
 @contextmanager
-def _locked(path: Path) -> Iterator[str | None]:
-    """Create and lock a file for the block, then remove it; yield None, or what it holds if another process has it.
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of an existing file or folder during the block; one holder at a time can have it.
 
     The system ends the lock when the process ends, however it ends.
+
+    Raises
+    ------
+    BlockingIOError
+        Another holder has the lock, and `wait` is False.
+    FileNotFoundError
+        There is no such file or folder, or it was removed while this call waited.
     """
-    while fcntl:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                break
-        except BlockingIOError:
-            try:
-                yield os.read(descriptor, 100).decode()
-            finally:
-                os.close(descriptor)
-            return
-        except FileNotFoundError:  # the process that had it removed it just now
-            pass
-        except OSError:  # a file system without locks
-            break
-        os.close(descriptor)
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks
+            pass
+        if not os.path.samestat(os.stat(path), os.fstat(descriptor)):
+            raise FileNotFoundError(f"{path} was replaced while its lock was waited for")
+        yield
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        if fcntl:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 @contextmanager
@@ -60,32 +67,61 @@ def lock_folder(folder: Path) -> Iterator[None]:
     ValueError
         Another process has locked the folder; the message gives its process id.
     """
-    path = folder / ".lock"
-    with _locked(path) as holder:
-        if holder is not None:
+    name = folder / ".lock"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder, wait=False))
+        except BlockingIOError as error:
+            holder = name.read_text() if name.is_file() else "unknown"
             raise ValueError(
                 f"process {holder} is writing into {folder}; wait until it is done, stop it, or choose another folder"
-            )
-        path.write_text(str(os.getpid()))
+            ) from error
+        write_atomically(name, str(os.getpid()))
+        stack.callback(name.unlink, missing_ok=True)
         yield
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name in the same folder, then put it in place: it is there whole or not at all.
+@contextmanager
+def write_whole(target: Path, folder: bool = False) -> Iterator[Path]:
+    """Yield a new, empty file or folder next to `target`, and move it there at the end of the block.
 
-    The temporary name is unique, so several processes may write the same file at once, and the last one wins. What a
-    killed process leaves behind is removed by the next call.
+    So the target is there whole or not at all. Several processes may write the same file at once, and the last one
+    wins. What a killed process left is removed by the next call.
+
+    Raises
+    ------
+    OSError
+        A folder is to be moved to where a folder with content is.
     """
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial") if fcntl else ():
-        with _locked(leftover):
-            pass
-    holder = ""
-    while holder is not None:  # else another process takes the file for a leftover and is about to remove it
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-        with _locked(partial) as holder:
-            if holder is None:
-                partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-                os.replace(partial, path)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial") if fcntl else ():
+        with suppress(OSError), locked(left, wait=False):  # its writer does not live, or it would hold the lock
+            _remove(left)
+    with ExitStack() as stack:
+        partial = _new_partial(target, folder, stack)
+        try:
+            yield partial
+            os.replace(partial, target)
+        finally:
+            _remove(partial)
+
+
+def _new_partial(target: Path, folder: bool, stack: ExitStack) -> Path:
+    while True:
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        partial.mkdir() if folder else partial.touch(exist_ok=False)
+        with suppress(FileNotFoundError):  # another process took it for a leftover before it was locked
+            stack.enter_context(locked(partial))
+            return partial
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file that is there whole or not at all, as `write_whole`."""
+    with write_whole(path) as partial:
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def write_json(path: Path, content: Mapping) -> None:

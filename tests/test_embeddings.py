@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -21,7 +22,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routing import embeddings as encode
-from routing.embeddings import BUNDLED_MODEL, PromptEncoder, bundled_model_folder, embedding_cache_folder, unit_rows
+from routing.embeddings import (
+    BUNDLED_MODEL,
+    CHARACTERS_READ,
+    LEAST_FILLED,
+    PromptEncoder,
+    batches_to_read,
+    bundled_model_folder,
+    readable_beginning,
+    unit_rows,
+)
+from routing.files import cache_folder
 
 
 def letter_vectors(texts: list[str]) -> np.ndarray:
@@ -221,58 +232,93 @@ def test_a_changed_width_asks_for_a_new_revision(tmp_path):
 
 def test_cache_lies_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.delenv("ROUTING_CACHE", raising=False)
-    assert embedding_cache_folder().name == "embeddings" and "routing" in str(embedding_cache_folder())
-    monkeypatch.setenv("ROUTING_CACHE", str(tmp_path))
+    assert "routing" in str(cache_folder())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ROUTING_CACHE", "~/here")
     PromptEncoder(letter_vectors, revision="letters/one 1").encode(["a"])
-    assert cache_file(tmp_path / "embeddings").name.startswith("letters_one_1-128-")
+    assert cache_file(tmp_path / "here" / "embeddings").name.startswith("letters_one_1-128-")
+    PromptEncoder(letter_vectors, revision="1", cache="~/there").encode(["a"])
+    assert cache_file(tmp_path / "there")
 
 
-@pytest.mark.parametrize("damaged", ["vector = zeroblob(20)", "vector = substr(vector, 1, 8)", "vector = 'text'"])
-def test_changed_vector_is_never_served(tmp_path, damaged):
-    encoder = PromptEncoder(letter_vectors, cache=tmp_path, revision="1")
-    encoder.encode(["a", "b"])
-    with sqlite3.connect(cache_file(tmp_path)) as connection:
-        connection.execute(f"UPDATE vectors SET {damaged} WHERE rowid = 2")
-    connection.close()
-    with pytest.raises(RuntimeError, match=f"{cache_file(tmp_path)} is damaged.*delete it"):
-        encoder.encode(["a", "b"])
+def damage_file(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"garbage garbage garbage")
 
 
-def test_vectors_of_two_prompts_exchanged_are_never_served(tmp_path):
-    encoder = PromptEncoder(letter_vectors, cache=tmp_path, revision="1")
-    encoder.encode(["a", "b"])
-    with sqlite3.connect(cache_file(tmp_path)) as connection:
-        rows = connection.execute("SELECT vector, checksum, rowid FROM vectors").fetchall()
-        for (vector, checksum, _), (_, _, rowid) in zip(rows, rows[::-1], strict=True):
-            connection.execute("UPDATE vectors SET vector = ?, checksum = ? WHERE rowid = ?", (vector, checksum, rowid))
-    connection.close()
-    with pytest.raises(RuntimeError, match="checksum"):
-        encoder.encode(["a"])
+def cut_file(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20_000])
 
 
-@pytest.mark.parametrize("damage", [lambda content: b"not a database" * 100, lambda content: content[:20_000]])
-def test_damaged_file_is_named_with_what_to_do(tmp_path, damage):
+def damage_rows(change: str):
+    def damage(path: Path) -> None:
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"UPDATE vectors SET {change} WHERE rowid = 2")
+        connection.close()
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_file,
+        cut_file,
+        damage_rows("vector = zeroblob(2000)"),
+        damage_rows("vector = substr(vector, 1, 6)"),
+        damage_rows("vector = 'text'"),
+        damage_rows("vector = CAST(X'0000C07F' || substr(vector, 5) AS BLOB)"),  # not a number
+    ],
+)
+def test_a_damaged_cache_is_named_once_and_done_without(tmp_path, damage):
     encoder = PromptEncoder(wide_vectors, cache=tmp_path, revision="1")
     prompts = [str(number) for number in range(200)]
     vectors = encoder.encode(prompts)
-    path = cache_file(tmp_path)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(RuntimeError, match=f"{path} is damaged.*delete it"):
-        encoder.encode(prompts)
-    path.unlink()
-    assert np.array_equal(encoder.encode(prompts), vectors)
+    damage(path := cache_file(tmp_path))
+    with pytest.warns(RuntimeWarning, match=f"{path} cannot be used .*Delete the file.*ROUTING_CACHE") as caught:
+        assert np.array_equal(encoder.encode(prompts), vectors)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert np.array_equal(encoder.encode(prompts), vectors)  # without another warning, which would be an error
 
 
-def test_cache_that_stays_locked_is_named(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_named_once_and_done_without(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "below", Path("/proc/nowhere")):
+        encoder = PromptEncoder(letter_vectors, cache=folder, revision="1")
+        with pytest.warns(RuntimeWarning, match=f"{folder}.* cannot be used"):
+            first = encoder.encode(["a"])
+        assert np.array_equal(encoder.encode(["a"]), first)
+
+
+def test_a_full_disk_loses_no_vector(tmp_path):
+    encoder = PromptEncoder(wide_vectors, cache=tmp_path, revision="1")
+    encoder.encode(["a"])
+    with sqlite3.connect(path := cache_file(tmp_path)) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.close()
+    connect = sqlite3.connect
+
+    def connect_to_full_disk(*arguments, **settings):
+        connection = connect(*arguments, **settings)
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sqlite3, "connect", connect_to_full_disk)
+        with pytest.warns(RuntimeWarning, match=f"{path} cannot be used .*full"):
+            vectors = encoder.encode([str(number) for number in range(200)])
+    np.testing.assert_allclose(vectors, unit_rows(wide_vectors([str(n) for n in range(200)])), atol=1e-6)
+
+
+def test_a_cache_that_stays_locked_is_named_and_done_without(tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "LOCK_TIMEOUT_S", 0.05)
     encoder = PromptEncoder(letter_vectors, cache=tmp_path, revision="1")
-    encoder.encode(["a"])
+    vectors = encoder.encode(["a"])
     connection = sqlite3.connect(cache_file(tmp_path), isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
-        encoder.encode(["a"])
+    with pytest.warns(RuntimeWarning, match=f"{cache_file(tmp_path)} cannot be used .*locked"):
+        assert np.array_equal(encoder.encode(["a"]), vectors)
     connection.close()
-    assert str(cache_file(tmp_path)) in caught.value.__notes__[0]
 
 
 def encode_together(encoder, prompts, barrier, queue):
@@ -408,7 +454,7 @@ def test_folder_is_known_by_its_content(minilm, tmp_path):
 
 
 def test_missing_model_says_what_to_do(no_network, tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"encoder nobody/nothing: .*{BUNDLED_MODEL}, which needs no network"):
+    with pytest.raises(FileNotFoundError, match=f"model nobody/nothing: .*{BUNDLED_MODEL}, which needs no network"):
         PromptEncoder("nobody/nothing").encode(["a"])
     with pytest.raises(FileNotFoundError, match="hf download sentence-transformers/nothing"):
         PromptEncoder("nothing", cache=False).encode(["a"])
@@ -427,7 +473,8 @@ def test_hub_model_is_pinned_to_the_commit_that_keys_its_vectors(monkeypatch, tm
         asked.append((repository, revision))
         return huggingface_hub.ResolvedRevision(resolved=f"commit of {revision}", initial=revision)
 
-    def load(repository, device, revision):
+    def load(repository, device, revision, trust_remote_code):
+        assert trust_remote_code is False
         loaded.append((repository, revision))
         return load_folder(str(bundled_model_folder()), device=device)
 
@@ -437,6 +484,83 @@ def test_hub_model_is_pinned_to_the_commit_that_keys_its_vectors(monkeypatch, tm
         PromptEncoder("some-model", revision=revision, cache=tmp_path).encode(["a"])
     assert asked == [("sentence-transformers/some-model", revision) for revision in ("old", "new", "new")]
     assert loaded == [("sentence-transformers/some-model", f"commit of {revision}") for revision in ("old", "new")]
+
+
+def test_a_model_s_own_code_is_never_run_and_nobody_is_asked(tmp_path, monkeypatch):
+    """Neither a configuration's classes nor a module of sentence-transformers; the same for the classifiers."""
+    from transformers import AutoModel
+
+    from routing.routers.classifier import load_pretrained
+
+    monkeypatch.setattr("builtins.input", fail_to_encode)
+    for source in bundled_model_folder().rglob("*"):
+        if source.is_file():
+            link = tmp_path / source.relative_to(bundled_model_folder())
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(source)
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    (tmp_path / "modules.json").unlink()
+    (tmp_path / "modules.json").write_text(json.dumps([*modules, modules[0] | {"idx": 9, "type": "own.Own"}]))
+    with pytest.raises(ValueError, match="never run"):
+        PromptEncoder(tmp_path, cache=False).encode(["a"])
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}
+    (tmp_path / "config.json").write_text(json.dumps(config | own))
+    for load in (PromptEncoder(tmp_path, cache=False).encode, lambda _: load_pretrained(AutoModel, str(tmp_path))):
+        with pytest.raises(ValueError, match="never run"):
+            load(["a"])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_encodes_after_its_parent_has_on_two_threads(minilm):
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = minilm.encode(["a prompt of the parent", "word " * 100])
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        child = context.Process(target=lambda: queue.put(minilm.encode(["a prompt of the parent", "word " * 100])))
+        child.start()
+        np.testing.assert_allclose(queue.get(timeout=60), expected, atol=1e-6)
+        child.join(60)
+        assert torch.get_num_threads() == 2
+    finally:
+        child.kill()
+        torch.set_num_threads(n_threads)
+
+
+@pytest.mark.parametrize("max_length", [3, 128])
+@settings(max_examples=15, deadline=None)
+@given(
+    pieces=st.lists(
+        st.one_of(
+            st.text(max_size=40),
+            st.sampled_from(["word ", "x" * 150, " " * 700, "\n\n", "\u4e2d\u6587", "e\u0301", "it's 3.14, no?! "]),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    repeats=st.integers(1, 100),
+)
+def test_what_is_read_of_a_long_prompt_has_the_tokens_of_all_of_it(minilm, max_length, pieces, repeats):
+    tokenizer, text = minilm._model.tokenizer, "".join(pieces * repeats)[: CHARACTERS_READ - 1]
+    read = readable_beginning(text, tokenizer, max_length)
+    tokens = [tokenizer(t, truncation=True, max_length=max_length)["input_ids"] for t in (read, text)]
+    assert tokens[0] == tokens[1] and text.startswith(read)
+
+
+@pytest.mark.parametrize("text", ["word " * 2_000_000, "x" * 10_000_000, " " * 10_000_000, "\u4e2d" * 5_000_000])
+def test_a_prompt_of_ten_megabytes_costs_no_more_than_the_tokens_used(minilm, text):
+    begin = time.process_time()
+    vectors = minilm.encode([text, text[: CHARACTERS_READ // 2]])
+    assert time.process_time() - begin < 5  # 15 s for all of it
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
 
 
 def test_model_without_a_length_to_set_is_refused(minilm, tmp_path):
@@ -449,8 +573,9 @@ def test_model_without_a_length_to_set_is_refused(minilm, tmp_path):
         PromptEncoder(tmp_path / "static", cache=False).encode(["a"])
 
 
-def test_torch_is_imported_only_to_encode(minilm, tmp_path):
+def test_torch_is_imported_only_to_encode_and_loading_writes_nothing_to_a_log(minilm, tmp_path, capfd):
     PromptEncoder(cache=tmp_path).encode(["a prompt"])
+    assert capfd.readouterr() == ("", "")
     script = (
         "import sys; from routing.embeddings import PromptEncoder\n"
         f"print(PromptEncoder(cache={str(tmp_path)!r}).encode(['a prompt']).shape, 'torch' in sys.modules)"
@@ -479,7 +604,40 @@ def test_layers_above_the_last_one_kept_are_left_out(tmp_path):
 
 
 def test_layers_that_are_not_there_are_refused():
-    with pytest.raises(ValueError, match="n_layers is 7, but encoder all-MiniLM-L6-v2 has 6 layers"):
+    with pytest.raises(ValueError, match="n_layers is 7; BertModel has 6 layers"):
         PromptEncoder(n_layers=7, cache=False).encode(["text"])
     with pytest.raises(ValueError, match="a callable has none"):
         PromptEncoder(len, n_layers=2)
+
+
+# Batches
+
+LENGTHS = st.lists(st.integers(0, 50), max_size=60)
+
+
+@given(LENGTHS, st.integers(1, 9), st.booleans())
+def test_each_text_is_read_once_the_longest_first(lengths, size, on_cpu):
+    batches = batches_to_read(np.array(lengths, dtype=int), size, on_cpu)
+    read = np.concatenate([np.empty(0, dtype=int), *batches])
+    np.testing.assert_array_equal(read, sorted(range(len(lengths)), key=lambda text: -lengths[text]))
+    assert all(1 <= len(batch) <= size for batch in batches)
+    for batch, following in zip(batches, batches[1:], strict=False):  # no batch ends without a reason
+        short = lengths[following[0]] < LEAST_FILLED * lengths[batch[0]]
+        assert len(batch) == size or (on_cpu and short)
+
+
+@given(LENGTHS, st.integers(1, 9))
+def test_on_a_processor_little_is_padding(lengths, size):
+    for batch in batches_to_read(np.array(lengths, dtype=int), size, on_cpu=True):
+        assert min(lengths[text] for text in batch) >= LEAST_FILLED * max(lengths[text] for text in batch)
+
+
+def test_short_prompts_are_not_encoded_beside_long_ones(monkeypatch):
+    read = []
+    monkeypatch.setattr(PromptEncoder, "_call", lambda encoder, texts: read.append(texts) or np.ones((len(texts), 3)))
+    long, short = ["word " * n for n in (90, 100)], ["Say hello.", "Say hallo."]
+    PromptEncoder(cache=False).encode([short[0], *long, short[1]])
+    assert [sorted(batch) for batch in read] == [sorted(long), sorted(short)]
+    read.clear()
+    PromptEncoder(cache=False, device="cuda").encode([*short, *long])
+    assert [len(batch) for batch in read] == [4]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from routing import files
-from routing.files import hash_table, lock_folder, write_atomically
+from routing.files import hash_table, lock_folder, write_atomically, write_whole
 
 TABLE = pd.DataFrame({"model": ["a", "b"], "rating": [0.25, -0.25]})
 HOLD = """
@@ -68,13 +68,27 @@ def test_racing_writes_all_succeed_and_leave_one_whole_file(tmp_path):
 def test_the_next_write_removes_what_a_killed_process_left_and_nothing_else(tmp_path, hold):
     path, other, used = tmp_path / "a[1].txt", tmp_path / ".b.txt.1.partial", tmp_path / ".a[1].txt.1.partial"
     other.touch()
-    process = hold(f"with files._locked(Path({str(used)!r})):")
+    used.touch()
+    process = hold(f"with files.locked(Path({str(used)!r})):")
     write_atomically(path, "1")
     assert {*tmp_path.iterdir()} == {path, other, used}  # its writer is alive
     process.kill()
     process.wait()
     write_atomically(path, "2")
     assert {*tmp_path.iterdir()} == {path, other} and path.read_text() == "2"
+
+
+def test_a_folder_appears_whole_or_not_at_all_and_never_over_another(tmp_path):
+    target = tmp_path / "router"
+    with pytest.raises(KeyError), write_whole(target, folder=True) as partial:
+        (partial / "a").touch()
+        raise KeyError
+    assert not [*tmp_path.iterdir()]
+    with write_whole(target, folder=True) as partial:
+        (partial / "a").touch()
+    with pytest.raises(OSError), write_whole(target, folder=True) as partial:
+        (partial / "b").touch()
+    assert [*tmp_path.rglob("*")] == [target, target / "a"]
 
 
 def test_a_folder_is_locked_for_one_process_and_free_when_that_one_is_killed(tmp_path, hold):

@@ -57,7 +57,7 @@ class Shard(NamedTuple):
 
 
 def make_shard(battles: pd.DataFrame, encoder: bytes | None) -> Shard:
-    """Make a partition's shard; vectors come from the column ``embedding`` or, with a pickled encoder, from the prompts.
+    """Make a partition's shard; its vectors are the column ``embedding`` or, with a pickled encoder, of the prompts.
 
     Raises
     ------

@@ -10,24 +10,32 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import shutil
-import tempfile
+import math
+import re
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
 
 from routing.battles import BattleCodes, canonical_order, count_pairs, encode_battles, validate_battles
-from routing.embeddings import PromptEncoder, unit_rows
-from routing.files import hash_file, write_json
+from routing.embeddings import BUNDLED_MODEL, PromptEncoder, model_folder, unit_rows
+from routing.files import hash_file, write_json, write_whole
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import outcome_probability
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+KEYS = {  # of ``router.json``, by its format version
+    2: {"format_version", "router", "settings", "models", "tie", "sha256"},
+    3: {"format_version", "router", "settings", "models", "nu", "sha256", "bytes", "checksum"},
+}
+ENCODER_SETTINGS = {"name": str, "max_length": int, "revision": str | None, "n_layers": int | None, "content": str}
+RENAMED = {"held_out_share": "validation_share"}  # settings since version 2
+LARGEST_DESCRIPTION = 2**20  # bytes of ``router.json``
 ROUTERS = {  # where `load_router` finds a class; imported only when asked for
     "BradleyTerryRouter": "routing.routers.base",
     "RandomRouter": "routing.routers.base",
@@ -142,6 +150,10 @@ class Router(ABC):
         """What `fit` learned besides the models and the tie parameter; attributes of these names."""
         return {}
 
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings as JSON holds them."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
     def _write_weights(self, folder: Path) -> None:  # noqa: B027
         """Write what is no array of numpy's into files of `folder`; most routers have nothing."""
 
@@ -151,44 +163,38 @@ class Router(ABC):
     def save(self, folder: str | Path) -> None:
         """Write the fitted router into `folder`: ``router.json``, ``arrays.npz`` and perhaps weights, no pickle.
 
-        The folder appears whole or not at all.
+        The folder appears whole or not at all. An encoder's folder is written as an absolute path with the sha256 of
+        its content, one on a hub with its commit.
 
         Raises
         ------
         FileExistsError
-            `folder` is there already.
+            `folder` is there already, or another process has just saved there.
         ValueError
             The encoder is a function, which cannot be written down.
         """
         folder = Path(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} is there already; remove it or choose another name")
-        settings = {item.name: getattr(self, item.name) for item in fields(self)}
-        encoder = settings.pop("encoder", None)
-        if encoder is not None:
-            if callable(encoder.name):
-                raise ValueError("this router's encoder is a function, which no file can hold; use a model's name")
-            kept = ("max_length", "revision", "n_layers")  # what vectors depend on, beside the model
-            settings["encoder"] = {"name": str(encoder.name)} | {name: getattr(encoder, name) for name in kept}
+        content = {
+            "format_version": FORMAT_VERSION,
+            "router": type(self).__name__,
+            "settings": self._settings(),
+            "models": list(self.models),
+            "nu": self.nu,
+        }
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            np.savez(partial / "arrays.npz", **self._arrays())
-            self._write_weights(partial)
-            files = sorted(path.name for path in partial.iterdir())
-            content = {
-                "format_version": FORMAT_VERSION,
-                "router": type(self).__name__,
-                "settings": settings,
-                "models": self.models,
-                "tie": self.nu,
-                "sha256": {name: hash_file(partial / name) for name in files},
-            }
-            write_json(partial / "router.json", content)
-            partial.chmod(0o755)
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            with write_whole(folder, folder=True) as partial:
+                np.savez(partial / "arrays.npz", **self._arrays())
+                self._write_weights(partial)
+                files = sorted(partial.iterdir())
+                content |= {"sha256": {path.name: hash_file(path) for path in files}}
+                content |= {"bytes": {path.name: path.stat().st_size for path in files}}
+                write_json(partial / "router.json", content | {"checksum": _checksum(content)})
+        except OSError as error:
+            if folder.exists():
+                raise FileExistsError(f"another process has just saved to {folder}; choose another name") from error
             raise
 
 
@@ -198,46 +204,146 @@ def router_class(name: str) -> type[Router]:
 
 
 def load_router(folder: str | Path) -> Router:
-    """The router that `Router.save` wrote into `folder`.
+    """Load the router that `Router.save` wrote into `folder`, every part of it checked; no code of its is run.
 
     Raises
     ------
     FileNotFoundError
-        No router there.
+        No router there, or not all of it.
     ValueError
-        A file of another version, of an unknown router, or with another hash than when it was written.
+        A file of another version, of an unknown router, or changed since it was written; another encoder than the
+        router was trained with.
     """
     folder = Path(folder)
-    description, arrays = folder / "router.json", folder / "arrays.npz"
-    for path in (description, arrays):
+    description = folder / "router.json"
+    for path in (description, folder / "arrays.npz"):
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {folder} holds no saved router")
-    try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-        version, name = content["format_version"], content["router"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{description} is no description of a router: {error}") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{description} has format version {version}, this package reads {FORMAT_VERSION}; train the router again"
-        )
-    if name not in ROUTERS:
-        raise ValueError(f"{description}: unknown router {name!r}; known are {', '.join(ROUTERS)}")
-    for file, sha256 in content["sha256"].items():
-        if not (folder / file).is_file():
-            raise FileNotFoundError(f"{folder / file} is missing: {folder} holds no whole router; train it again")
-        if hash_file(folder / file) != sha256:
-            raise ValueError(f"{folder / file} is not the file that was saved (its sha256 differs); train it again")
-    settings = dict(content["settings"])
-    if "encoder" in settings:
-        settings["encoder"] = PromptEncoder(**settings["encoder"])
-    router = router_class(name)(**settings)
-    router.models, router.nu = tuple(content["models"]), content["tie"]
-    with np.load(arrays, allow_pickle=False) as stored:
-        for key in stored.files:
-            setattr(router, key, stored[key])
+    content = _read_description(description)
+    for name, sha256 in content["sha256"].items():
+        _check_file(folder / name, sha256, content.get("bytes", {}).get(name))
+    make = router_class(content["router"])
+    router = make(**_checked_settings(make, content["settings"], description))
+    router.models, router.nu = tuple(content["models"]), content.get("nu", content.get("tie"))
+    for name, array in _read_arrays(folder / "arrays.npz").items():
+        if hasattr(make, name) or name in vars(router):
+            raise ValueError(f"{folder / 'arrays.npz'} holds {name!r}, which is no array of a {make.__name__}")
+        setattr(router, name, array)
     router._read_weights(folder)
     return router
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """Return the content of ``router.json``, checked but for the settings."""
+
+    def expect(condition: bool, fault: str) -> None:
+        if not condition:
+            raise ValueError(f"{path} is damaged: {fault}; copy it again, or train the router again")
+
+    expect(path.stat().st_size <= LARGEST_DESCRIPTION, f"it has more than {LARGEST_DESCRIPTION} bytes")
+    _check_place(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is no description of a router: {error!r}") from error
+    if type(version) is not int or version not in KEYS:
+        raise ValueError(
+            f"{path} has format version {version}, this package reads {' and '.join(map(str, KEYS))}; use the version"
+            " of the package that wrote it, or train the router again"
+        )
+    expect(set(content) == KEYS[version], f"its keys are {', '.join(content)}")
+    checksum = content.pop("checksum", None)
+    expect(version < 3 or checksum == _checksum(content), "its checksum differs")
+    name, models, nu = content["router"], content["models"], content.get("nu", content.get("tie"))
+    if not isinstance(name, str) or name not in ROUTERS:
+        raise ValueError(f"{path}: unknown router {name!r}; known are {', '.join(ROUTERS)}")
+    named = isinstance(models, list) and all(isinstance(model, str) and model.strip() for model in models)
+    expect(named and len(models) > 1 and models == sorted(set(models)), "models are no sorted list of distinct names")
+    expect(_fits(nu, float), f"nu is {nu!r}")
+    hashes, sizes = content["sha256"], content.get("bytes", content["sha256"])
+    expect(isinstance(hashes, dict) and isinstance(sizes, dict) and set(hashes) == set(sizes), "it lists no files")
+    for file, sha256 in hashes.items():
+        expect(re.fullmatch(r"\w[\w-]*\.(npz|safetensors)", file) is not None, f"it lists a file {file!r}")
+        expect(isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256) is not None, f"sha256 of {file}")
+    expect("arrays.npz" in hashes and isinstance(content["settings"], dict), "arrays or settings are missing")
+    return content
+
+
+def _check_place(path: Path) -> None:
+    """Check that a file of a router's folder is no link to elsewhere, but to the blobs of the hub's cache."""
+    folder = path.parent.resolve()
+    if path.resolve().parent not in (folder, folder.parent.parent / "blobs"):
+        raise ValueError(f"{path} is a link that leads out of the router's folder; do not use it")
+
+
+def _check_file(path: Path, sha256: str, size: int | None) -> None:
+    """Check place, size and hash of one file of a router."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {path.parent} holds no whole router; train it again")
+    _check_place(path)
+    if size not in (None, path.stat().st_size) or hash_file(path) != sha256:
+        raise ValueError(f"{path} is not the file that was saved (its size or sha256 differs); train it again")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Return whether a value from JSON is of a setting's type; numbers are finite and not negative."""
+    if args := get_args(hint):
+        return any(_fits(value, part) for part in args)
+    allowed = (int, float) if hint is float else (hint,)
+    return type(value) in allowed and (type(value) not in (int, float) or 0 <= value < math.inf)
+
+
+def _checked_settings(make: type[Router], settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the settings of a router as its class takes them."""
+    hints = get_type_hints(make)
+    known = {item.name: hints[item.name] for item in fields(make)}
+    settings = {name if name in known else RENAMED.get(name, name): value for name, value in settings.items()}
+    encoder = settings.pop("encoder", None) if "encoder" in known else None
+    if not isinstance(encoder, dict | None):
+        raise ValueError(f"{path}: the encoder's settings are {encoder!r}; train the router again")
+    parts = [(settings, known)] + ([] if encoder is None else [(encoder, ENCODER_SETTINGS)])
+    for values, types in parts:
+        for name, value in values.items():
+            if name not in types or not _fits(value, types[name]):
+                raise ValueError(f"{path}: {name} = {value!r} is no setting of a {make.__name__}; train it again")
+    if encoder is None:
+        return settings
+    content = encoder.pop("content", None)
+    made = PromptEncoder(**encoder)
+    folder = model_folder(made.name)
+    if content is not None and folder is not None and made.content != content:
+        raise ValueError(
+            f"{path}: the encoder {folder} has changed since the router was trained (sha256 {made.content}, then"
+            f" {content}); bring the old one back, or train the router again"
+        )
+    return settings | {"encoder": made}
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an ``.npz`` as `numpy.savez` writes it: not compressed, so no larger than the file."""
+    total = 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f"{entry.filename} is compressed")
+                with archive.open(entry) as stream:
+                    if np.lib.format.read_magic(stream) != (1, 0):
+                        raise ValueError(f"{entry.filename} is no array of format 1.0")
+                    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+                    size = math.prod(shape) * dtype.itemsize + stream.tell()
+                total += size
+                if dtype.hasobject or size != entry.file_size or total > path.stat().st_size:
+                    raise ValueError(f"{entry.filename} holds objects, or is of another size than it says")
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} holds no arrays of a router: {error}") from error
 
 
 @dataclass
@@ -279,7 +385,22 @@ class EmbeddingRouter(Router):
         """Unit vectors of prompts: (n_prompts, width)."""
         if isinstance(prompts, np.ndarray) and prompts.ndim == 2:
             return unit_rows(prompts)
-        return self.encoder.encode(list(prompts))
+        return self.encoder.encode(prompts)
+
+    def _settings(self) -> dict[str, Any]:
+        encoder = self.encoder
+        if callable(encoder.name):
+            raise ValueError("this router's encoder is a function, which no file can hold; use a model's name")
+        folder = None if encoder.name == BUNDLED_MODEL else model_folder(encoder.name)
+        on_hub = model_folder(encoder.name) is None
+        written = {
+            "name": str(encoder.name if folder is None else folder.absolute()),
+            "max_length": encoder.max_length,
+            "revision": encoder.content if on_hub else None,
+            "n_layers": encoder.n_layers,
+            "content": encoder.content,
+        }
+        return super()._settings() | {"encoder": written}
 
 
 def check_texts(prompts: Prompts) -> int:

@@ -1,20 +1,18 @@
-"""The BERT classifier: an encoder reads the prompt, and a linear head rates the tiers of models."""
+"""The BERT classifier: an encoder makes a vector of the prompt, and a linear head rates the tiers of models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel
 
-from routing.embeddings import PromptEncoder, mend_surrogates
-from routing.routers.classifier import ClassifierRouter
-from routing.routers.transformer import keep_layers, load_config, load_model, load_tokenizer
+from routing.embeddings import PromptEncoder, keep_layers, readable_beginning
+from routing.routers.classifier import ClassifierRouter, load_pretrained
 
 
 @dataclass
@@ -39,7 +37,7 @@ class BertRouter(ClassifierRouter):
 
     1. an output rates a tier of models, and a pair is named when a prompt is routed; there three outputs stand for
        one fixed pair (strong, tie, weak), and the probability of a tie goes to the weak model (`ThreeLabelRouter` in
-       `released_classifiers`);
+       `routing.studies.order.original_classifiers`);
     2. the mean of the states, where the paper takes the first token's: the one that the weights here are made for;
     3. the leaderboard is a fixed part of the rating, so that the transformer learns only what prompts change.
     """
@@ -47,25 +45,19 @@ class BertRouter(ClassifierRouter):
     def _load_backbone(self) -> nn.Module:
         if self.train == "head":  # vectors come from the encoder's cache, which loads the model where it has to
             unused = nn.Module()
-            unused.config = load_config(self.name, self.revision)
+            unused.config = load_pretrained(AutoConfig, self.name, self.revision)
             return unused
-        backbone = load_model(AutoModel, self.name, self.revision)
+        backbone = load_pretrained(AutoModel, self.name, self.revision, dtype=torch.float32)
         if hasattr(backbone, "pooler"):
             backbone.pooler = None  # made from the first token for another task
         if self.n_layers is not None:
             keep_layers(backbone, self.n_layers)
         return backbone
 
-    @cached_property
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self.name, self.revision)
-
     def _tokenize(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        mended = [mend_surrogates(text) for text in texts]
-        return [
-            torch.tensor(row)
-            for row in self._tokenizer(mended, truncation=True, max_length=self.max_length)["input_ids"]
-        ]
+        read = [readable_beginning(text, self._tokenizer, self.max_length) for text in texts]
+        rows = self._tokenizer(read, truncation=True, max_length=self.max_length)["input_ids"]
+        return [torch.tensor(row) for row in rows]
 
     @staticmethod
     def _pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -73,8 +65,6 @@ class BertRouter(ClassifierRouter):
         return functional.normalize(mean, dim=1) * states.shape[2] ** 0.5  # numbers of size 1
 
     def _untrained_vectors(self, texts: Sequence[str]) -> torch.Tensor:
-        encoder = PromptEncoder(
-            self.name, self.max_length, device=self.device, revision=self.revision, n_layers=self.n_layers
-        )
-        vectors = encoder.encode(list(texts))
+        settings = {"device": self.device, "revision": self.revision, "n_layers": self.n_layers}
+        vectors = PromptEncoder(self.name, self.max_length, **settings).encode(texts)
         return torch.from_numpy(vectors * np.float32(vectors.shape[1] ** 0.5))

@@ -1,54 +1,28 @@
 """The causal LLM classifier: a language model reads the prompt and says which label comes next.
 
-Llama 3 8B, as in the paper, on eight devices
----------------------------------------------
-Any causal model of transformers is trained by the same code; the paper's settings are
+Any causal model of transformers is trained by the same code. The paper's Llama 3 8B has the settings
 
     CausalLMRouter(name="meta-llama/Meta-Llama-3-8B", max_length=2048, batch_size=1, learning_rate=1e-6, n_epochs=1,
                    device=f"cuda:{os.environ['LOCAL_RANK']}", template="...")
 
-A script ``train.py`` that reads battles and calls ``fit(battles, checkpoints=Path("checkpoints"))`` runs on all
-devices with ``accelerate launch --config_file fsdp.yaml train.py``, where ``accelerate config`` wrote ``fsdp.yaml``:
-``distributed_type: FSDP``, ``num_processes: 8``, ``mixed_precision: bf16``, ``fsdp_sharding_strategy: FULL_SHARD``,
-``fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP``, ``fsdp_state_dict_type: FULL_STATE_DICT``; or, with DeepSpeed,
-``distributed_type: DEEPSPEED`` and ``zero_stage: 3``. Eight batches of one prompt are then a step of the paper's
-batch size, 8. On one device ``lora_rank=16`` trains small matrices beside the frozen weights instead [Hu22].
-
-Two processes on a CPU are known to train together and to end in the same weights; eight devices were not tried.
+A script that calls ``fit(battles, checkpoints="checkpoints")`` runs on all devices with ``accelerate launch``, as
+``accelerate config`` has set it up: eight batches of one prompt are then a step of the paper's batch size, 8. Two
+processes on a CPU are known to train together and to end in the same weights; FSDP, which a model of this size
+takes, was not tried. On one device ``lora_rank=16`` trains small matrices beside the frozen weights instead [Hu22].
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 
 import torch
 from torch import nn
-from transformers import AddedToken, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from routing.embeddings import mend_surrogates
-from routing.routers.classifier import ClassifierRouter
-from routing.routers.transformer import keep_layers, load_config, load_model, load_tokenizer
-
-
-def label_numbers(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[int]:
-    """The token of each label.
-
-    Raises
-    ------
-    ValueError
-        A label that is not one token of the vocabulary; the message names it.
-    """
-    numbers = []
-    for label in labels:
-        tokens = tokenizer(label, add_special_tokens=False)["input_ids"]
-        if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
-            raise ValueError(f"label {label!r} is not one token of the vocabulary; add it with tokenizer.add_tokens")
-        numbers.append(tokens[0])
-    return numbers
+from routing.embeddings import keep_layers, readable_beginning
+from routing.routers.classifier import ClassifierRouter, load_pretrained
 
 
 @dataclass
@@ -76,8 +50,8 @@ class CausalLMRouter(ClassifierRouter):
     -----
     Differs from RouteLLM in:
 
-    1. labels are tiers, and a pair is named when a prompt is routed; the released model writes a score, [[1]] to [[5]],
-       of one fixed weak model's answer (`ScoreTokenRouter` in `released_classifiers`);
+    1. labels are tiers, and a pair is named when a prompt is routed; the original model writes a score, [[1]] to [[5]],
+       of one fixed weak model's answer (`ScoreTokenRouter` in `routing.studies.order.original_classifiers`);
     2. the leaderboard is a fixed part of the rating.
 
     Where a block lies between the last state and the output embedding, as in a BERT, it is left out.
@@ -91,13 +65,9 @@ class CausalLMRouter(ClassifierRouter):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.template.count("{prompt}") != 1:
-            raise ValueError(f"template is {self.template!r}; it holds {{prompt}} once")
+            raise ValueError(f"template is {self.template!r}; it has to hold {{prompt}} once")
         if self.lora_rank and self.train != "all":
             raise ValueError(f"lora_rank is {self.lora_rank}, but only the {self.train} is trained; use train='all'")
-
-    @cached_property
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self.name, self.revision)
 
     @property
     def labels(self) -> list[str]:
@@ -106,15 +76,14 @@ class CausalLMRouter(ClassifierRouter):
 
     def _load_backbone(self) -> PreTrainedModel:
         # A BERT sees only what stands before when it is told that it is a decoder.
-        config = load_config(self.name, self.revision)
+        config = load_pretrained(AutoConfig, self.name, self.revision)
         decoder = {"is_decoder": True} if hasattr(config, "is_decoder") else {}
-        language_model = load_model(AutoModelForCausalLM, self.name, self.revision, **decoder)
+        whole = load_pretrained(AutoModelForCausalLM, self.name, self.revision, dtype=torch.float32, **decoder)
         self._tokenizer.add_tokens([AddedToken(label, normalized=False, special=True) for label in self.labels])
-        language_model.resize_token_embeddings(len(self._tokenizer), mean_resizing=False)
-        self._language_model = language_model
+        whole.resize_token_embeddings(len(self._tokenizer), mean_resizing=False)
         if self.n_layers is not None:
-            keep_layers(language_model.base_model, self.n_layers)
-        return language_model.base_model
+            keep_layers(whole.base_model, self.n_layers)
+        return whole.base_model
 
     def _tokenize(self, texts: Sequence[str]) -> list[torch.Tensor]:
         tokenizer = self._tokenizer
@@ -126,8 +95,8 @@ class CausalLMRouter(ClassifierRouter):
         room = self.max_length - len(before) - len(after)
         if room < 1:
             raise ValueError(f"max_length is {self.max_length}, but the template alone takes {self.max_length - room}")
-        mended = [mend_surrogates(text) for text in texts]
-        rows = tokenizer(mended, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
+        read = [readable_beginning(text, tokenizer, room) for text in texts]
+        rows = tokenizer(read, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
         return [torch.tensor(before + row + after) for row in rows]
 
     @staticmethod
@@ -150,15 +119,3 @@ class CausalLMRouter(ClassifierRouter):
             self.model.backbone = peft.get_peft_model(self.model.backbone, config)
         super()._train_layers(*arguments)
         self.model.backbone = self.model.backbone.merge_and_unload()
-
-    def language_model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The whole language model, with the labels' rows in its output embedding, and its tokenizer.
-
-        Its logits of the labels after a prompt are what the prompt adds to the tiers' ratings, but for a constant.
-        """
-        language_model = copy.deepcopy(self._language_model)
-        language_model.base_model.load_state_dict(self.model.backbone.state_dict())
-        rows = language_model.get_output_embeddings().weight
-        with torch.no_grad():
-            rows[label_numbers(self._tokenizer, self.labels)] = self.model.head.weight
-        return language_model, self._tokenizer

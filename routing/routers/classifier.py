@@ -1,4 +1,4 @@
-"""What both classifiers are: a transformer that reads the prompt, and a head that adds to the leaderboard.
+"""What both classifiers are: a transformer that encodes the prompt, and a head that adds to the leaderboard.
 
     rating[m](q) = leaderboard[m] + output[tier of m](q)
 
@@ -12,44 +12,82 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
 from torch import nn
+from tqdm import tqdm
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from routing.battles import canonical_order, encode_battles, sum_outcomes
-from routing.embeddings import BUNDLED_MODEL, batches_to_read
+from routing.embeddings import (
+    BUNDLED_MODEL,
+    batches_to_read,
+    layer_stack,
+    loading,
+    model_folder,
+    model_revision,
+    use_one_thread_if_forked,
+)
 from routing.ratings.bradley_terry import fit_bradley_terry, rating_tiers
 from routing.routers.base import Prompts, Router, check_texts
-from routing.routers.lessons import Lessons, gather_lessons
-from routing.routers.prompt_batches import LessonBatches, batches_to_train
-from routing.routers.rating_head import choose_head, davidson_losses, score_losses
-from routing.routers.training import RatingModel, TrainingPlan, train_model
-from routing.routers.transformer import has_bfloat16, last_layer_only, layer_stack, model_revision
+from routing.routers.training import (
+    Batches,
+    BattlesByPrompt,
+    RatingModel,
+    TrainingSettings,
+    batches_to_train,
+    bfloat16_where_faster,
+    choose_head,
+    davidson_losses,
+    gather_by_prompt,
+    pad_rows,
+    score_losses,
+    train_model,
+)
 
 TRAINED_PARTS = ("head", "last_layer", "all")
 LOSSES = {"davidson": davidson_losses, "half": score_losses}
+INFERENCE_BATCH = 64
 
 
-@dataclass
-class ClassifierRouter(Router):
-    """A transformer trained on battles.
+def load_pretrained(auto_class: type, name: str, revision: str | None = None, **settings: object) -> Any:
+    """Load what one of transformers' auto classes makes of a model; code that the model brings along is never run.
 
     Parameters
     ----------
     name : str
         "all-MiniLM-L6-v2" (the bundled weights), the folder of a transformers model, or its name on the hub.
+    settings
+        Override the model's configuration.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `routing.embeddings.loading`.
+    """
+    with loading(name):
+        source = str(model_folder(name) or name)
+        return auto_class.from_pretrained(source, revision=revision, trust_remote_code=False, **settings)
+
+
+@dataclass
+class ClassifierRouter(TrainingSettings, Router):
+    """A transformer trained on battles.
+
+    Parameters
+    ----------
+    name : str
+        As in `load_pretrained`.
     train : {"all", "last_layer", "head"}
-        What is trained: the whole transformer, its last layer, or the head alone. Below the last layer states are
-        then computed once.
+        What is trained: the whole transformer, its last layer, or the head alone.
     n_tiers : int or None
         Outputs of the head: one for each tier of models, split by the leaderboard; None: one for each model.
     ties : {"half", "davidson"}
@@ -58,31 +96,17 @@ class ClassifierRouter(Router):
         Leave only the first layers of the transformer.
     max_length : int
         Tokens of a prompt; longer ones are cut.
-    n_epochs : int
-        Times each prompt is seen.
-    batch_size, accumulation : int
-        Prompts in a batch, each with all its battles; batches in a step.
-    learning_rate, head_learning_rate, weight_decay, warmup_share, max_grad_norm
-        Of AdamW. Rates rise over the first `warmup_share` of the steps and fall linearly over the rest.
-    held_out_share : float
-        Share of the prompts that layers are not trained on; the loss of their battles is the learning curve.
-    early_stopping : bool
-        Keep the step that does best on the held-out battles, or the head alone where no step is surely better than
-        it. Otherwise the last step is kept, as RouteLLM does.
-    checkpoint_steps : int
-        Steps between two looks at the held-out battles; each leaves a checkpoint.
     prior_strength : float
         Of the leaderboard, as in `fit_bradley_terry`.
-    seed : int
-    device : str
-        As torch names it. On one that has bfloat16 the transformer computes in it.
     revision : str, optional
         Of a model on the hub.
 
+    Other parameters as `TrainingSettings`.
+
     Attributes
     ----------
-    curve : float array, shape (n_looks, 3)
-        step, mean training loss since the last look, loss of the held-out battles; each missing where not looked at.
+    learning_curve : DataFrame
+        step (0: the head alone), training and validation (loss, nats per battle); as `train_model` gives it.
     n_trained : int
         Parameters trained.
     """
@@ -93,68 +117,57 @@ class ClassifierRouter(Router):
     ties: str = "half"
     n_layers: int | None = None
     max_length: int = 128
-    n_epochs: int = 1
-    batch_size: int = 16
-    accumulation: int = 1
-    learning_rate: float = 3e-5
-    head_learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    warmup_share: float = 0.1
-    max_grad_norm: float = 1.0
-    held_out_share: float = 0.1
-    early_stopping: bool = True
-    checkpoint_steps: int = 100
     prior_strength: float = 0.1
-    seed: int = 0
-    device: str = "cpu"
     revision: str | None = None
 
     pads_left = False  # whether prompts end, or begin, where the padding is not
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.train not in TRAINED_PARTS:
             raise ValueError(f"train is {self.train!r}; use one of {', '.join(TRAINED_PARTS)}")
         if self.ties not in LOSSES:
             raise ValueError(f"ties is {self.ties!r}; use one of {', '.join(LOSSES)}")
-        for name in ("n_epochs", "batch_size", "accumulation", "checkpoint_steps", "learning_rate", "max_length"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it has to be above 0")
-        if not 0 < self.held_out_share < 1:
-            raise ValueError(f"held_out_share is {self.held_out_share}; it lies between 0 and 1")
+        if self.max_length < 1:
+            raise ValueError(f"max_length is {self.max_length}; use a value above 0")
 
     # -- what a kind of classifier decides --------------------------------------------------------------------------
     @abstractmethod
     def _load_backbone(self) -> nn.Module:
-        """The untrained transformer, with `n_layers` layers."""
+        """Load the untrained transformer, with `n_layers` layers."""
 
     @abstractmethod
     def _tokenize(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """Token numbers of each text, (T,) int64, at most `max_length`."""
+        """Return the token numbers of each text, (T,) int64, at most `max_length`."""
 
     @staticmethod
     @abstractmethod
     def _pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The vector of each prompt from the states of its tokens: (B, T, width) -> (B, width)."""
+        """Return the vector of each prompt from the states of its tokens: (B, T, width) -> (B, width)."""
 
     def _untrained_vectors(self, texts: Sequence[str]) -> torch.Tensor:
-        """Vectors of the untrained transformer: (n_texts, width) float32."""
-        return self.model.run(self._tokenize(texts), self.model.vectors, self.device, self.pads_left)
+        """Return vectors of the untrained transformer: (n_texts, width) float32."""
+        return self._run(self.model.vectors, texts)
 
     @property
     def _n_outputs(self) -> int:
         return int(self.model_tier.max()) + 1
 
-    def _battle_losses(self, outputs: torch.Tensor, log_nu: torch.Tensor, lessons: Lessons) -> torch.Tensor:
-        """Loss of each battle; `outputs`: (n_prompts, n_outputs)."""
-        return LOSSES[self.ties](outputs, log_nu, lessons)
+    def _battle_losses(self, outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
+        """Return the loss of each battle; `outputs`: (n_prompts, n_outputs)."""
+        return LOSSES[self.ties](outputs, log_nu, battles)
 
-    def _prior_outputs(self, lessons: Lessons) -> torch.Tensor:
-        """Outputs of a head that knows nothing of the prompt: (n_outputs,)."""
+    def _prior_outputs(self, battles: BattlesByPrompt) -> torch.Tensor:
+        """Return the outputs of a head that knows nothing of the prompt: (n_outputs,)."""
         return torch.zeros(self._n_outputs)
 
     @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_pretrained(AutoTokenizer, self.name, self.revision)
+
+    @cached_property
     def base_revision(self) -> str:
-        """What weights the untrained transformer has."""
+        """The content of the untrained transformer, as `model_revision`."""
         return model_revision(self.name, self.revision)
 
     # -- learning ---------------------------------------------------------------------------------------------------
@@ -164,52 +177,52 @@ class ClassifierRouter(Router):
         embeddings: np.ndarray | None = None,
         *,
         start: ClassifierRouter | None = None,
-        checkpoints: Path | None = None,
+        checkpoints: str | Path | None = None,
     ) -> Self:
         """Learn from battles; which model stands first and the order of rows change nothing, bit for bit.
 
         Parameters
         ----------
         embeddings : array of str, shape (n_battles,), optional
-            The battles' prompts once more; a classifier reads the text itself.
+            The battles' prompts once more; a classifier encodes the text itself.
         start : ClassifierRouter, optional
             A fitted one to go on from: its transformer and tiers. The leaderboard is fitted to all `battles`; a model
             that `start` has not seen joins the tier of nearest mean rating. The head is fitted to the vectors of that
             transformer, and layers are trained on, on the prompts that `start` did not learn from and as many of the
             others, drawn at random, so that these are not forgotten. A head alone is fitted to all again.
-        checkpoints : Path, optional
-            A folder for checkpoints: a fit that was broken off goes on from there. Removed when the fit is done.
+        checkpoints : str or Path, optional
+            A folder for checkpoints: a fit that was stopped goes on from there. Removed when the fit is done.
 
         Raises
         ------
         FileNotFoundError
-            The model is not there and cannot be fetched.
+            The model is not there and cannot be downloaded.
         RuntimeError
             The loss is not finite.
         ValueError
-            Battles without prompts or on one prompt alone; another `start` than of this class and model.
+            Battles without prompts or on one prompt alone; another `start` than of this class and model; checkpoints
+            of another training.
         """
         if "prompt" not in battles.columns:
             raise ValueError(f"a {type(self).__name__} learns from prompts: the battle table lacks column prompt")
         if embeddings is not None and not np.array_equal(embeddings, battles["prompt"].to_numpy()):
-            raise ValueError(f"a {type(self).__name__} reads prompts, no vectors; leave embeddings out")
+            raise ValueError(f"a {type(self).__name__} encodes the prompts itself; leave embeddings out")
         codes = encode_battles(ordered := canonical_order(battles.reset_index(drop=True)))
         overall = fit_bradley_terry(sum_outcomes(*codes), "davidson", self.prior_strength)
         self.models, self.nu, self.leaderboard = codes.models, overall.tie_parameter, overall.ratings.to_numpy()
         self.model_tier = self._split_tiers(overall.ratings, start)
-        lessons = gather_lessons(codes, ordered["prompt"].to_numpy(), self.leaderboard, self.model_tier)
-        if len(lessons.prompts) < 2:
+        gathered = gather_by_prompt(codes, ordered["prompt"].to_numpy(), self.leaderboard, self.model_tier)
+        if len(gathered.prompts) < 2:
             raise ValueError("all battles are on one prompt; a classifier needs at least two to learn from")
-        learned = _hash_texts(lessons.prompts)
+        learned = _hash_texts(gathered.prompts)
         if start is not None:
-            chosen = self._prompts_to_go_on_with(start, learned)
-            lessons = lessons.part(chosen)
-        self._learn(lessons, start, checkpoints)
+            gathered = gathered.part(self._prompts_to_go_on_with(start, learned))
+        self._learn(gathered, start, checkpoints)
         self.learned_prompts = np.unique(learned)
         return self
 
     def _split_tiers(self, ratings: pd.Series, start: ClassifierRouter | None) -> np.ndarray:
-        """The tier of each model: (n_models,)."""
+        """Return the tier of each model: (n_models,)."""
         if start is None:
             if self.n_tiers is None:
                 return np.arange(len(ratings))
@@ -220,7 +233,7 @@ class ClassifierRouter(Router):
         return known.fillna(pd.Series(centre.index[nearest], index=ratings.index)).to_numpy(dtype=np.int64)
 
     def _prompts_to_go_on_with(self, start: ClassifierRouter, learned: np.ndarray) -> np.ndarray:
-        """Those that `start` did not learn from and as many others, ascending; for a head alone all."""
+        """Return those that `start` did not learn from and as many others, ascending; for a head alone all."""
         if type(start) is not type(self) or (start.name, start.n_layers) != (self.name, self.n_layers):
             raise ValueError(f"start is a {type(start).__name__} of {start.name}; go on from one of the same kind")
         if self.train == "head":
@@ -230,93 +243,94 @@ class ClassifierRouter(Router):
         again = rng.permutation(np.flatnonzero(~new))[: new.sum()]
         return np.sort(np.concatenate([np.flatnonzero(new), again]))
 
-    def _learn(self, lessons: Lessons, start: ClassifierRouter | None, checkpoints: Path | None) -> None:
-        n_prompts = len(lessons.prompts)
+    def _learn(self, battles: BattlesByPrompt, start: ClassifierRouter | None, checkpoints: str | Path | None) -> None:
+        n_prompts = len(battles.prompts)
         rng = np.random.default_rng([self.seed, 1])
-        n_held_out = int(np.clip(round(self.held_out_share * n_prompts), 1, n_prompts - 1))
-        held_out = np.isin(np.arange(n_prompts), rng.permutation(n_prompts)[:n_held_out])
-        parts = lessons.part(np.flatnonzero(~held_out)), lessons.part(np.flatnonzero(held_out))
-        learned_from = lessons if self.train == "head" else parts[0]
+        n_validation = int(np.clip(round(self.validation_share * n_prompts), 1, n_prompts - 1))
+        validates = np.isin(np.arange(n_prompts), rng.permutation(n_prompts)[:n_validation])
+        parts = battles.part(np.flatnonzero(~validates)), battles.part(np.flatnonzero(validates))
+        training = battles if self.train == "head" else parts[0]
         if start is None or self.train == "head":
             self.model = self._build_model()
-            vectors = self._untrained_vectors(learned_from.prompts)
+            vectors = self._untrained_vectors(training.prompts)
         else:
             self.model = copy.deepcopy(start.model)
-            rows = self._tokenize(learned_from.prompts)
-            vectors = self.model.run(rows, self.model.vectors, self.device, self.pads_left)
-        prior = self._prior_outputs(learned_from)
+            vectors = self._run(self.model.vectors, training.prompts)
+        prior = self._prior_outputs(training)
+        self.model.cpu()
 
-        def losses(outputs: torch.Tensor, some: Lessons) -> torch.Tensor:
+        def losses(outputs: torch.Tensor, some: BattlesByPrompt) -> torch.Tensor:
             return self._battle_losses(outputs + prior, self.model.log_nu, some)
 
-        self.model.cpu()
-        weight, constant = choose_head(vectors, learned_from, losses, self._n_outputs, rng)
+        weight, constant = choose_head(vectors, training, losses, self._n_outputs, rng)
         self.model.head.weight.copy_(weight)
         self.output_offset = (prior + constant).numpy()
         self.n_trained, self.curve = self.model.head.weight.numel(), np.empty((0, 3))
         if self.train != "head":
-            self._train_layers(*parts, rng, checkpoints)
+            self._train_layers(*parts, rng, checkpoints and Path(checkpoints))
 
     def _build_model(self) -> RatingModel:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)  # transformers draws what a file lacks, such as rows for new tokens
             backbone = self._load_backbone()
             head = nn.Linear(backbone.config.hidden_size, self._n_outputs, bias=False)
+        backbone.config.use_cache = False  # nothing is generated
         nn.init.zeros_(head.weight)
         log_nu = float(np.log(self.nu)) if self.nu > 0 else -np.inf
         model = RatingModel(backbone, self._pool, head, log_nu)
         return model.requires_grad_(False).eval()
 
-    def _train_layers(self, training: Lessons, held_out: Lessons, rng: np.random.Generator, checkpoints) -> None:
+    def _train_layers(
+        self, training: BattlesByPrompt, validation: BattlesByPrompt, rng: np.random.Generator, checkpoints: Path | None
+    ) -> None:
         """Train the last layer or all layers, with the head."""
-        whole = self.train == "all"
-        for parameter in self._parameters_to_train():
+        for parameter in [*self._parameters_to_train(), self.model.head.weight]:
             parameter.requires_grad_(True)
-        self.model.head.requires_grad_(True)
         self.model.log_nu.requires_grad_(self.ties == "davidson" and self.nu > 0)
         self.n_trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         offset = torch.from_numpy(self.output_offset).float()
 
-        def battle_loss(outputs: torch.Tensor, log_nu: torch.Tensor, lessons: Lessons) -> torch.Tensor:
-            return self._battle_losses(outputs + offset.to(outputs.device), log_nu, lessons)
+        def battle_loss(outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
+            return self._battle_losses(outputs + offset.to(outputs.device), log_nu, battles)
 
-        tokens = [self._tokenize(part.prompts) for part in (training, held_out)]
+        tokens = [self._tokenize(part.prompts) for part in (training, validation)]
         lengths = [np.array([len(row) for row in rows]) for rows in tokens]
         order = [batch for _ in range(self.n_epochs) for batch in batches_to_train(lengths[0], self.batch_size, rng)]
-        on_cpu = torch.device(self.device).type == "cpu"
-        fixed = batches_to_read(lengths[1], self.batch_size, on_cpu)
-        rows = tokens if whole else [self.model.states_below_last(part, self.device, self.pads_left) for part in tokens]
-        names = {item.name for item in fields(self)}
-        plan = TrainingPlan(
-            **{item.name: getattr(self, item.name) for item in fields(TrainingPlan) if item.name in names},
-            bfloat16=has_bfloat16(self.device),
-            on_cpu=on_cpu,
-        )
-        with nullcontext() if whole else last_layer_only(self.model.backbone):
-            curve = train_model(
-                self.model,
-                LessonBatches(training, rows[0], order, self.pads_left),
-                LessonBatches(held_out, rows[1], fixed, self.pads_left),
-                battle_loss,
-                plan,
-                checkpoints,
-            )
-        self.curve = curve.to_numpy()
+        fixed = batches_to_read(lengths[1], self.batch_size, self.device.startswith("cpu"))
+        parts = zip((training, validation), tokens, (order, fixed), strict=True)
+        batches = [Batches(*part, self.pads_left) for part in parts]
+        self.curve = train_model(self.model, *batches, battle_loss, self, checkpoints).to_numpy()
         self.nu = float(self.model.log_nu.exp())
 
     def _parameters_to_train(self) -> list[nn.Parameter]:
-        """Those of the transformer that are trained."""
+        """Return those of the transformer that are trained."""
         backbone = self.model.backbone
         return list((backbone if self.train == "all" else getattr(*layer_stack(backbone))[-1]).parameters())
 
     @property
     def learning_curve(self) -> pd.DataFrame:
-        """Losses while layers were trained, nats a battle: step (0: the head alone), training, held_out."""
-        return pd.DataFrame(self.curve, columns=["step", "training", "held_out"])
+        return pd.DataFrame(self.curve, columns=["step", "training", "validation"])
 
     # -- rating -----------------------------------------------------------------------------------------------------
+    def _run(self, function: Callable[..., torch.Tensor], texts: Sequence[str]) -> torch.Tensor:
+        """Return what the model, or its `vectors`, gives for each text: (n_texts, n), in batches of like length."""
+        use_one_thread_if_forked()
+        self.model.to(self.device).eval()
+        tokens = self._tokenize(texts)
+        parts: list[torch.Tensor] = [torch.empty(0)] * len(tokens)
+        lengths = np.array([len(row) for row in tokens])
+        bar = tqdm(total=len(tokens), desc="encode prompts", unit="prompt", disable=None)
+        with torch.no_grad(), bfloat16_where_faster(self.device), bar:
+            for batch in batches_to_read(lengths, INFERENCE_BATCH, self.device.startswith("cpu")):
+                inputs = pad_rows([tokens[number] for number in batch], self.pads_left)
+                outputs = function(**{name: value.to(self.device) for name, value in inputs.items()})
+                for number, row in zip(batch, outputs.float().cpu(), strict=True):
+                    parts[number] = row
+                bar.update(len(batch))
+        return torch.stack(parts)
+
     def _outputs(self, prompts: Prompts) -> np.ndarray:
-        """The head's outputs: (n_prompts, n_outputs) float64. Equal prompts are read once."""
+        """Return the head's outputs: (n_prompts, n_outputs) float64. Equal prompts are encoded once."""
         check_texts(prompts)
         if not hasattr(self, "models"):
             raise RuntimeError(f"this {type(self).__name__} has not been fitted; call fit, or load_router")
@@ -327,7 +341,7 @@ class ClassifierRouter(Router):
             with torch.no_grad():
                 outputs = self.model.cpu().head(self._untrained_vectors(distinct))
         else:
-            outputs = self.model.run(self._tokenize(distinct), self.model, self.device, self.pads_left)
+            outputs = self._run(self.model, distinct)
         row = {prompt: number for number, prompt in enumerate(distinct)}
         return outputs.double().numpy()[[row[prompt] for prompt in prompts]] + self.output_offset
 
@@ -336,6 +350,12 @@ class ClassifierRouter(Router):
         return self.leaderboard + outputs[:, self.model_tier]
 
     # -- saving -----------------------------------------------------------------------------------------------------
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
+        if self.name != BUNDLED_MODEL and (folder := model_folder(self.name)) is not None:
+            return settings | {"name": str(folder.absolute())}
+        return settings if self.name == BUNDLED_MODEL else settings | {"revision": self.base_revision}
+
     def _arrays(self) -> dict[str, np.ndarray]:
         names = ("leaderboard", "model_tier", "output_offset", "learned_prompts", "curve", "n_trained")
         return {name: np.asarray(getattr(self, name)) for name in names} | {
@@ -343,7 +363,7 @@ class ClassifierRouter(Router):
         }
 
     def _changed(self) -> dict[str, torch.Tensor]:
-        """The weights that training changed, by name."""
+        """Return the weights that training changed, by name."""
         if self.train == "all":
             return dict(self.model.state_dict())
         kept = {id(p) for p in (self.model.head.weight, self.model.log_nu)}
@@ -358,7 +378,8 @@ class ClassifierRouter(Router):
     def _read_weights(self, folder: Path) -> None:
         if str(self.base_sha256) != self.base_revision:
             raise ValueError(
-                f"{folder} was trained on other weights of {self.name} than those that are here; train it again"
+                f"{folder} was trained on {self.name} with sha256 {self.base_sha256}; the one that is here has"
+                f" {self.base_revision}. Bring the old one back, or train the router again"
             )
         self.model = self._build_model()
         weights = safetensors.torch.load_file(folder / "weights.safetensors")
@@ -368,6 +389,6 @@ class ClassifierRouter(Router):
 
 
 def _hash_texts(texts: Sequence[str]) -> np.ndarray:
-    """64 bits of the sha256 of each text: what a router remembers of its prompts."""
+    """Return 64 bits of the sha256 of each text: what a router remembers of its prompts."""
     digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8] for text in texts)
     return np.frombuffer(b"".join(digests), dtype=np.uint64)

@@ -1,9 +1,9 @@
-"""Training a transformer under a rating head with Hugging Face's Trainer, which a kill cannot spoil.
+"""Train a transformer under a linear head on battles, so that a kill costs no more than the steps since a checkpoint.
 
-`train_model` leaves a checkpoint every so many steps. Called again with the same folder it goes on from the last whole
-one and ends in the weights of a training that was never broken off: initial weights, batches and dropout follow from
-the seed, and a checkpoint holds the state of all of them. On several devices, and with FSDP or DeepSpeed, accelerate's
-own configuration decides (``accelerate launch``).
+    rating[m](q) = leaderboard[m] + (W (h(q) - mean of h))[tier of m]
+
+h(q) is what a transformer makes of the prompt. The leaderboard, a Bradley-Terry fit to all battles, stays as it is;
+the head's outputs are what a prompt adds to it, one output for each tier of models (or each model).
 """
 
 from __future__ import annotations
@@ -13,112 +13,368 @@ import json
 import math
 import random
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from torch import nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from torch.nn import functional
+from tqdm import tqdm
+from transformers import get_linear_schedule_with_warmup
 
-from routing.routers.lessons import Lessons
-from routing.routers.prompt_batches import LessonBatches
-from routing.routers.rating_model import RatingModel
+from routing.battles import BattleCodes, number_texts
+from routing.files import lock_folder, write_json
 
-BattleLoss = Callable[[torch.Tensor, torch.Tensor, Lessons], torch.Tensor]
+N_FOLDS = 5
+PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)  # from stiff to free, for vectors of numbers of size 1
+
+
+# -- battles and their loss ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
-    """How `train_model` trains; the fields of the routers."""
+class BattlesByPrompt:
+    """Battles gathered by prompt, with the leaderboard's rating differences.
 
-    learning_rate: float  # of the transformer
-    head_learning_rate: float
-    weight_decay: float
-    warmup_share: float  # of the steps, in which the rates rise; they fall linearly after it
-    max_grad_norm: float
-    accumulation: int  # batches a step
-    checkpoint_steps: int  # steps between two looks at the held-out battles, each with a checkpoint
-    early_stopping: bool  # whether the step that is kept is the best one on the held-out battles, or the last one
-    bfloat16: bool
-    seed: int
-    on_cpu: bool
+    A transformer encodes each distinct prompt once, however many battles it has.
+    """
+
+    prompts: tuple[str, ...]  # distinct
+    prompt: torch.Tensor  # (n_battles,) int64, index into prompts, ascending
+    tiers: torch.Tensor  # (n_battles, 2) int64, tier of the first and the second model
+    offset: torch.Tensor  # (n_battles,) float32, leaderboard rating of the first minus that of the second
+    outcome: torch.Tensor  # (n_battles,) int64: 0 first won, 1 tie, 2 second won
+
+    def part(self, chosen: np.ndarray) -> BattlesByPrompt:
+        """Return the battles of some prompts; `chosen`: indices into `prompts`, ascending."""
+        chosen = torch.as_tensor(chosen, dtype=torch.int64)
+        place = torch.full((len(self.prompts),), -1)
+        place[chosen] = torch.arange(len(chosen))
+        rows = place[self.prompt] >= 0
+        prompts = tuple(self.prompts[number] for number in chosen.tolist())
+        columns = (self.tiers[rows], self.offset[rows], self.outcome[rows])
+        return BattlesByPrompt(prompts, place[self.prompt[rows]], *columns)
+
+    def to(self, device: torch.device | str) -> BattlesByPrompt:
+        """Return the same battles on a device."""
+        columns = (self.prompt, self.tiers, self.offset, self.outcome)
+        return BattlesByPrompt(self.prompts, *(column.to(device) for column in columns))
 
 
-class _RatingTrainer(Trainer):
-    loss_is_scaled_for_ga = False  # a mean over each batch
+def gather_by_prompt(
+    codes: BattleCodes, prompts: np.ndarray, leaderboard: np.ndarray, model_tier: np.ndarray
+) -> BattlesByPrompt:
+    """Gather battles in canonical order by prompt, prompts in alphabetical order.
 
-    def __init__(self, plan: TrainingPlan, battle_loss: BattleLoss, held_out: LessonBatches, **settings) -> None:
-        self.plan, self.battle_loss, self.held_out = plan, battle_loss, held_out
-        super().__init__(**settings)
-        lessons = self.train_dataset.lessons
-        self.battles_per_prompt = len(lessons.outcome) / len(lessons.prompts)
+    Parameters
+    ----------
+    prompts : array of str, shape (n_battles,)
+    leaderboard : float array, shape (n_models,)
+        Log-odds.
+    model_tier : int array, shape (n_models,)
+    """
+    distinct, number = number_texts(prompts)
+    rows = np.argsort(number, kind="stable")
+    sides = np.stack([codes.model_a, codes.model_b], axis=1)[rows]
+    difference = leaderboard[sides[:, 0]] - leaderboard[sides[:, 1]]
+    columns = number[rows], model_tier[sides], difference.astype(np.float32), codes.outcome[rows]
+    return BattlesByPrompt(tuple(distinct), *(torch.from_numpy(column) for column in columns))
 
-    def _losses(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss of each battle of a batch, and its outputs."""
-        inputs = dict(inputs)
-        lessons = Lessons((), *(inputs.pop(name) for name in ("prompt", "tiers", "offset", "outcome")))
-        outputs = model(**inputs)
-        return self.battle_loss(outputs, self.accelerator.unwrap_model(model).log_nu, lessons), outputs
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        losses, outputs = self._losses(model, inputs)
-        # Over the battles that as many prompts have on average, so that each battle weighs the same in every batch.
-        loss = losses.sum() / (self.battles_per_prompt * len(outputs))
-        if not torch.isfinite(loss):
-            raise RuntimeError(
-                f"the loss is {loss.item()} after {self.state.global_step} steps; nothing is saved of it. Lower"
-                f" learning_rate ({self.plan.learning_rate}) or head_learning_rate ({self.plan.head_learning_rate})"
-            )
-        return (loss, outputs) if return_outputs else loss
+BattleLoss = Callable[[torch.Tensor, torch.Tensor, BattlesByPrompt], torch.Tensor]
 
-    def held_out_losses(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses of the held-out battles, summed over each prompt's, and the number of its battles: (n_prompts,)."""
-        model = self.model_wrapped
-        model.eval()
-        sums, counts = [], []
-        with torch.no_grad(), self.accelerator.autocast():
-            for number in range(len(self.held_out)):
-                inputs = self._prepare_inputs(self.held_out[number])
-                losses, outputs = self._losses(model, inputs)
-                counts.append(torch.bincount(inputs["prompt"], minlength=len(outputs)).cpu())
-                sums.append(torch.bincount(inputs["prompt"], losses.double(), minlength=len(outputs)).cpu())
-        model.train()
-        return torch.cat(sums), torch.cat(counts)
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        sums, counts = self.held_out_losses()
-        metrics = {f"{metric_key_prefix}_loss": (sums.sum() / counts.sum()).item()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+def pair_margins(outputs: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
+    """Return each battle's rating difference, (n_battles,); outputs: (n_prompts, n_tiers)."""
+    added = outputs[battles.prompt[:, None], battles.tiers]  # (n_battles, 2)
+    return battles.offset + added[:, 0] - added[:, 1]
 
-    def create_optimizer(self, model=None):
-        if self.optimizer is None:
-            trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-            groups = []
-            for in_head, rate in ((True, self.plan.head_learning_rate), (False, self.plan.learning_rate)):
-                for decays in (True, False):  # matrices do; biases and scales do not
-                    parameters = [
-                        p
-                        for name, p in trained.items()
-                        if name.startswith("head.") == in_head and (p.ndim > 1) == decays
-                    ]
-                    decay = self.plan.weight_decay if decays else 0.0
-                    groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
-            self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
-        return self.optimizer
+
+def davidson_losses(outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
+    """Return the negative log-likelihood of each battle's outcome, (n_battles,), in nats [Davidson70].
+
+    Parameters
+    ----------
+    outputs : tensor, shape (n_prompts, n_tiers)
+        What each prompt adds to the leaderboard.
+    log_nu : tensor, shape ()
+        Of the tie parameter; minus infinity where no battle was tied.
+    """
+    margin = pair_margins(outputs, battles)
+    logits = torch.stack([margin / 2, log_nu.expand_as(margin), -margin / 2], dim=1)
+    return functional.cross_entropy(logits, battles.outcome, reduction="none")
+
+
+def score_losses(outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
+    """Return the cross-entropy of each battle's score (win 1, tie 1/2) and Davidson's expected one, in nats.
+
+    The expected score is P(win) + P(tie) / 2, with nu as it is on the whole. Ties are rarer on some prompts than on
+    others; the ratings that minimise this loss give the right expected score nonetheless, and that is what a choice
+    between two models turns on. Arguments as `davidson_losses`.
+    """
+    margin = pair_margins(outputs, battles)
+    half_tie = (log_nu - math.log(2)).expand_as(margin)
+    logit = torch.logaddexp(margin / 2, half_tie) - torch.logaddexp(-margin / 2, half_tie)
+    return functional.binary_cross_entropy_with_logits(logit, 1 - battles.outcome.to(margin) / 2, reduction="none")
+
+
+# -- the head alone --------------------------------------------------------------------------------------------------
+
+
+def fit_head(
+    vectors: torch.Tensor,
+    n_outputs: int,
+    loss: Callable[[torch.Tensor], torch.Tensor],
+    penalty: float,
+    start: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the W that minimises ``loss(vectors @ W.T) + penalty / 2 * |W|^2``: (n_outputs, width) float64.
+
+    Found by L-BFGS in double precision. Of a loss that is convex in the outputs, as `davidson_losses`, it is the one
+    minimum.
+
+    Parameters
+    ----------
+    vectors : tensor, shape (n_prompts, width)
+    loss : function
+        From outputs, (n_prompts, n_outputs), to a mean loss.
+    start : tensor, shape (n_outputs, width), optional
+        Where to start; by default at 0.
+
+    Raises
+    ------
+    RuntimeError
+        The loss is not finite.
+    """
+    vectors = vectors.double()
+    weight = torch.zeros(n_outputs, vectors.shape[1], dtype=torch.float64) if start is None else start.clone()
+    weight.requires_grad_()
+    optimizer = torch.optim.LBFGS([weight], max_iter=300, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss(vectors @ weight.T) + penalty / 2 * weight.square().sum()
+        value.backward()
+        return value
+
+    value = optimizer.step(closure)
+    if not (torch.isfinite(value) and torch.isfinite(weight).all()):
+        raise RuntimeError("the loss of the head is not finite; look for prompts whose vectors are not finite")
+    return weight.detach()
+
+
+def choose_head(
+    vectors: torch.Tensor,
+    battles: BattlesByPrompt,
+    loss: Callable[[torch.Tensor, BattlesByPrompt], torch.Tensor],
+    n_outputs: int,
+    rng: np.random.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fit the head with the penalty that does best over folds of the prompts; a head of 0 if none improves on it.
+
+    Penalties are tried from stiff to free, until two in a row do worse.
+
+    Parameters
+    ----------
+    vectors : tensor, shape (n_prompts, width)
+        Of any size: penalties are of vectors centred and scaled.
+    loss : function (outputs, battles) -> losses
+        Of each battle.
+    rng : Generator
+        Random generator for the fold split.
+
+    Returns
+    -------
+    weight : tensor, shape (n_outputs, width)
+    constant : tensor, shape (n_outputs,)
+        Outputs are ``vectors @ weight.T + constant``.
+    """
+    n_prompts = len(battles.prompts)
+    fold = rng.permutation(np.arange(n_prompts) % min(N_FOLDS, n_prompts))
+    rows = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
+    parts = [(battles.part(learned), battles.part(judged)) for learned, judged in rows]
+    centre, scale = vectors.mean(dim=0), vectors.square().mean().sqrt()
+    scaled = (vectors - centre).double() / scale
+    weights = [torch.zeros(n_outputs, vectors.shape[1], dtype=torch.float64)] * len(parts)
+    best, penalty, n_worse = math.inf, None, 0
+    for tried in (math.inf, *PENALTIES):
+        if tried < math.inf:
+            weights = [
+                fit_head(scaled[learned], n_outputs, lambda out, part=part: loss(out, part).mean(), tried, weight)
+                for (learned, _), (part, _), weight in zip(rows, parts, weights, strict=True)
+            ]
+        folds = zip(rows, parts, weights, strict=True)
+        value = sum(float(loss(scaled[row] @ weight.T, part).sum()) for (_, row), (_, part), weight in folds)
+        n_worse = 0 if value < best else n_worse + 1
+        if value < best:
+            best, penalty = value, tried
+        if n_worse == 2:
+            break
+    weight = torch.zeros_like(weights[0])
+    if penalty < math.inf:
+        weight = fit_head(scaled, n_outputs, lambda out: loss(out, battles).mean(), penalty)
+    weight = weight / scale
+    return weight, -(weight @ centre.double())
+
+
+# -- the model and its batches ---------------------------------------------------------------------------------------
+
+
+def pad_rows(rows: Sequence[torch.Tensor], left: bool) -> dict[str, torch.Tensor]:
+    """Make one input of a transformer from prompts of different length: token numbers, and a mask over the padding.
+
+    Parameters
+    ----------
+    rows : sequence of int64 tensor, shape (T,)
+    left : bool
+        Pad on the left, so that the last position is the prompt's. Positions are then counted from its beginning.
+    """
+    tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)  # (B, T)
+    mask = torch.zeros_like(tokens)
+    for number, row in enumerate(rows):
+        place = slice(tokens.shape[1] - len(row), None) if left else slice(len(row))
+        tokens[number, place], mask[number, place] = row, 1
+    positions = {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)} if left else {}
+    return {"attention_mask": mask, "input_ids": tokens, **positions}
+
+
+def batches_to_train(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Put every prompt in one batch of `size` (one may have fewer) with others of like length, in random order.
+
+    Prompts of equal length are also mixed.
+    """
+    order = rng.permutation(len(lengths))
+    order = order[np.argsort(-np.asarray(lengths)[order], kind="stable")]
+    batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
+    return [batches[number] for number in rng.permutation(len(batches))]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of prompts, each with all the battles of its prompts."""
+
+    battles: BattlesByPrompt
+    tokens: Sequence[torch.Tensor]  # of each prompt, (T,) int64
+    numbers: Sequence[np.ndarray]  # prompts of each batch
+    left: bool  # as `pad_rows`
+
+    def load(self, number: int, device: torch.device) -> tuple[dict[str, torch.Tensor], BattlesByPrompt]:
+        """Return the transformer's inputs of a batch, and its battles."""
+        chosen = np.sort(self.numbers[number])
+        inputs = pad_rows([self.tokens[prompt] for prompt in chosen], self.left)
+        return {name: value.to(device) for name, value in inputs.items()}, self.battles.part(chosen).to(device)
+
+
+def bfloat16_where_faster(device: torch.device | str) -> torch.autocast:
+    """Return a context in which a device computes in bfloat16, if it does so faster than in float32."""
+    kind = torch.device(device).type
+    on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    faster = torch.cuda.is_bf16_supported() if kind == "cuda" else kind == "cpu" and on_cpu()
+    return torch.autocast(kind, torch.bfloat16, enabled=faster)
+
+
+class RatingModel(nn.Module):
+    """A transformer whose vector of a prompt goes through a linear head: one output for each tier.
+
+    Parameters
+    ----------
+    backbone : PreTrainedModel
+    pool : function (states, mask) -> vectors
+        From the last layer's states, (B, T, width) float32, to the prompt's vector, (B, width).
+    head : Linear
+    log_nu : float
+        Of the tie parameter, where training starts; minus infinity, where there are no ties, is not trained.
+    """
+
+    def __init__(self, backbone: nn.Module, pool: Callable[..., torch.Tensor], head: nn.Linear, log_nu: float) -> None:
+        super().__init__()
+        self.backbone, self.pool, self.head = backbone, pool, head
+        self.log_nu = nn.Parameter(torch.tensor(log_nu, dtype=torch.float32), requires_grad=math.isfinite(log_nu))
+        self._no_split_modules = getattr(backbone, "_no_split_modules", None)  # how FSDP wraps it
+
+    def vectors(self, attention_mask: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+        """Return the prompts' vectors, (B, width) float32."""
+        states = self.backbone(attention_mask=attention_mask, **inputs).last_hidden_state  # (B, T, width)
+        return self.pool(states.float(), attention_mask)
+
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """Return what each prompt adds to the leaderboard: (B, n_outputs) float32."""
+        vectors = self.vectors(**inputs)
+        with torch.autocast(vectors.device.type, enabled=False):  # ratings are small differences of the outputs
+            return self.head(vectors)
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class TrainingSettings:
+    """How `train_model` trains; both classifiers have these settings.
+
+    Parameters
+    ----------
+    n_epochs : int
+        Times each prompt is seen.
+    batch_size, accumulation : int
+        Prompts in a batch, each with all its battles; batches in a step.
+    learning_rate, head_learning_rate, weight_decay, warmup_share, max_grad_norm : float
+        Of AdamW. Rates rise over the first `warmup_share` of the steps and fall linearly over the rest.
+    validation_share : float
+        Share of the prompts that layers are not trained on; the loss of their battles is the learning curve.
+    early_stopping : bool
+        Keep the step that does best on the validation battles, or the head alone where no step improves on it by more
+        than the standard error of the gain. Otherwise the last step is kept, as RouteLLM does.
+    checkpoint_steps : int
+        Steps between two validations; each leaves a checkpoint.
+    seed : int
+    device : str
+        As torch names it. Where bfloat16 is faster the transformer computes in it.
+    """
+
+    n_epochs: int = 1
+    batch_size: int = 16
+    accumulation: int = 1
+    learning_rate: float = 3e-5
+    head_learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    max_grad_norm: float = 1.0
+    validation_share: float = 0.1
+    early_stopping: bool = True
+    checkpoint_steps: int = 100
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("n_epochs", "batch_size", "accumulation", "checkpoint_steps", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; use a value above 0")
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share is {self.validation_share}; use a value between 0 and 1")
+
+
+def _make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
+    groups = []
+    for in_head, rate in ((True, settings.head_learning_rate), (False, settings.learning_rate)):
+        for decays in (True, False):  # matrices do; biases and scales do not
+            trained = [
+                parameter
+                for name, parameter in model.named_parameters()
+                if parameter.requires_grad and name.startswith("head.") == in_head and (parameter.ndim > 1) == decays
+            ]
+            groups.append({"params": trained, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0})
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
 
 
 @contextmanager
 def _own_random_state() -> Iterator[None]:
-    """The Trainer seeds every global generator; afterwards they are as they were."""
+    """Leave the global random generators as they were."""
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
@@ -128,33 +384,8 @@ def _own_random_state() -> Iterator[None]:
         np.random.set_state(states[1])
 
 
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; its ``trainer_state.json`` comes last."""
-    for path in sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: -int(path.name.split("-")[-1])):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-            return str(path)
-        except (OSError, ValueError):
-            continue
-    return None
-
-
-def _fingerprint(model: nn.Module, lessons: LessonBatches, plan: TrainingPlan) -> str:
-    """What a training is: its first weights, its batches and its plan."""
-    digest = hashlib.sha256(repr(plan).encode())
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            digest.update(f"{name} {tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().cpu().numpy().tobytes())
-    for batch in lessons.batches:
-        digest.update(np.asarray(batch, dtype=np.int64).tobytes())
-    for column in (lessons.lessons.prompt, lessons.lessons.tiers, lessons.lessons.offset, lessons.lessons.outcome):
-        digest.update(column.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _is_surely_positive(gains: torch.Tensor, counts: torch.Tensor) -> bool:
-    """Whether a mean gain over battles is above its standard error, those of a prompt being no independent ones.
+def _exceeds_error(gains: torch.Tensor, counts: torch.Tensor) -> bool:
+    """Return whether a mean gain over battles is above its standard error, battles of a prompt not being independent.
 
     Parameters
     ----------
@@ -168,120 +399,189 @@ def _is_surely_positive(gains: torch.Tensor, counts: torch.Tensor) -> bool:
 
 def train_model(
     model: RatingModel,
-    lessons: LessonBatches,
-    held_out: LessonBatches,
+    training: Batches,
+    validation: Batches,
     battle_loss: BattleLoss,
-    plan: TrainingPlan,
+    settings: TrainingSettings,
     checkpoints: Path | None = None,
-    callbacks: tuple[TrainerCallback, ...] = (),
 ) -> pd.DataFrame:
-    """Train, in place, what of the model requires a gradient.
+    """Train, in place, those of the model's parameters that require a gradient.
 
-    With early stopping the step that does best on the held-out battles is kept. Where it is not better than the start
-    by more than the standard error of that gain, the start stays: a few hundred held-out battles cannot tell smaller
+    Every `checkpoint_steps` a checkpoint is left. Called again with the same folder, this goes on from the last one
+    and ends in the weights of a training that was never stopped: first weights, batches and dropout follow from the
+    seed, and a checkpoint holds the state of all of them. Under ``accelerate launch`` each process takes its share of
+    a step's batches.
+
+    With early stopping the step that does best on the validation battles is kept. Where it is not better than the
+    start by more than the standard error of that gain, the start stays: a few hundred battles cannot tell smaller
     gains from chance, of which the best of several steps has most.
 
     Parameters
     ----------
-    lessons : LessonBatches
-        One batch a step (of `accumulation`), in this order.
-    held_out : LessonBatches
-    battle_loss : function (outputs, log_nu, lessons) -> losses
+    training : Batches
+        In the order of the steps.
+    battle_loss : function (outputs, log_nu, battles) -> losses
         Loss of each battle.
     checkpoints : Path, optional
-        Where checkpoints are kept until the training is done; one that was broken off goes on from them. By default
-        they lie in a temporary folder; several processes have to be given one.
+        Where checkpoints are kept until the training is done; by default in a temporary folder. Several processes have
+        to be given one.
 
     Returns
     -------
     DataFrame
-        step (0: before), training (mean loss since the last such row), held_out: nats a battle; missing in a step at
-        which it was not looked at.
+        step (0: before), training (mean loss since the last validation), validation: nats per battle.
 
     Raises
     ------
     RuntimeError
         The loss is not finite; the model then has the weights it had before.
     ValueError
-        `checkpoints` holds those of another training.
+        `checkpoints` holds those of another training, or another process is training with them.
     """
-    n_steps = math.ceil(len(lessons) / plan.accumulation)
-    folder = Path(checkpoints or tempfile.mkdtemp(prefix="routing-training-"))
-    marker, fingerprint = folder / "training.json", _fingerprint(model, lessons, plan)
-    folder.mkdir(parents=True, exist_ok=True)
-    if marker.exists() and json.loads(marker.read_text(encoding="utf-8"))["training"] != fingerprint:
-        raise ValueError(f"{folder} holds checkpoints of another training; name another folder or remove it")
-    marker.write_text(json.dumps({"training": fingerprint}), encoding="utf-8")
-    interval = min(plan.checkpoint_steps, n_steps)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=1,
-        per_device_train_batch_size=1,  # an item is a batch
-        gradient_accumulation_steps=plan.accumulation,
-        max_grad_norm=plan.max_grad_norm,
-        warmup_steps=math.ceil(plan.warmup_share * n_steps),
-        lr_scheduler_type="linear",
-        train_sampling_strategy="sequential",
-        eval_strategy="steps",
-        save_strategy="steps",
-        logging_strategy="steps",
-        eval_steps=interval,
-        save_steps=interval,
-        logging_steps=max(1, interval // 5),
-        save_total_limit=1,  # beside the best one
-        load_best_model_at_end=plan.early_stopping,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        bf16=plan.bfloat16,
-        use_cpu=plan.on_cpu,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=not sys.stderr.isatty(),
-        seed=plan.seed,
-    )
+    if checkpoints is None:
+        with tempfile.TemporaryDirectory(prefix="routing-training-") as temporary:
+            return train_model(model, training, validation, battle_loss, settings, Path(temporary))
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     start = {name: parameter.detach().clone() for name, parameter in trained.items()}
-
-    def restore() -> None:
-        with torch.no_grad():
-            for name, value in start.items():
-                trained[name].copy_(value)
-
-    with _own_random_state():
-        trainer = _RatingTrainer(
-            plan,
-            battle_loss,
-            held_out,
-            model=model,
-            args=arguments,
-            train_dataset=lessons,
-            eval_dataset=held_out,
-            data_collator=lambda items: items[0],
-            callbacks=list(callbacks),
-        )
-        trainer.remove_callback(PrinterCallback)
-        first, counts = trainer.held_out_losses()
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    keeps = False
+    with ExitStack() as stack:
+        stack.enter_context(_own_random_state())
+        run = _Run(model, training, validation, battle_loss, settings, checkpoints)
+        if run.accelerator.is_main_process:
+            stack.enter_context(lock_folder(checkpoints))
         try:
-            trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-            kept, _ = trainer.held_out_losses()
-        except BaseException:
-            restore()
-            if checkpoints is None:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+            first, counts = run.validate()
+            curve = run.train(first_loss=(first.sum() / counts.sum()).item())
+            keeps = not settings.early_stopping or _exceeds_error(first - run.validate()[0], counts)
         finally:
-            for name in ("forward", "_original_forward"):  # accelerate has laid its autocast over the model's own
-                model.__dict__.pop(name, None)
-    if plan.early_stopping and not _is_surely_positive(first - kept, counts):
-        restore()
+            run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # the model's own `forward` again
+            if not keeps:
+                with torch.no_grad():
+                    for name, value in start.items():
+                        trained[name].copy_(value)
+        run.accelerator.wait_for_everyone()
+        if run.accelerator.is_main_process:
+            shutil.rmtree(checkpoints)
     model.eval().requires_grad_(False).to("cpu")
-    if trainer.args.should_save:  # of several processes one
-        shutil.rmtree(folder)
-    rows: dict[int, dict[str, float]] = {0: {"held_out": (first.sum() / counts.sum()).item()}}
-    for entry in trainer.state.log_history:
-        names = {"loss": "training", "eval_loss": "held_out"}
-        rows.setdefault(entry["step"], {}).update({names[k]: v for k, v in entry.items() if k in names})
-    curve = pd.DataFrame.from_dict(rows, orient="index").rename_axis("step").reset_index()
-    return curve.reindex(columns=["step", "training", "held_out"]).dropna(how="all", subset=["training", "held_out"])
+    return pd.DataFrame(curve, columns=["step", "training", "validation"])
+
+
+@dataclass
+class _Run:
+    """The steps of one training; arguments as `train_model`."""
+
+    model: RatingModel
+    training: Batches
+    validation: Batches
+    battle_loss: BattleLoss
+    settings: TrainingSettings
+    folder: Path
+
+    def __post_init__(self) -> None:
+        settings, battles = self.settings, self.training.battles
+        self.fingerprint = self._fingerprint()
+        self.accelerator = Accelerator(cpu=settings.device.startswith("cpu"), step_scheduler_with_optimizer=False)
+        self.step_size = settings.accumulation * self.accelerator.num_processes  # batches
+        self.n_steps = math.ceil(len(self.training.numbers) / self.step_size)
+        self.battles_per_prompt = len(battles.outcome) / len(battles.prompts)
+        self.log_nu = self.model.log_nu
+        optimizer = _make_optimizer(self.model, settings)
+        n_warmup = math.ceil(settings.warmup_share * self.n_steps)
+        schedule = get_linear_schedule_with_warmup(optimizer, n_warmup, self.n_steps)
+        self.model, self.optimizer, self.schedule = self.accelerator.prepare(self.model, optimizer, schedule)
+        torch.manual_seed(settings.seed + self.accelerator.process_index)  # of dropout
+
+    def _fingerprint(self) -> str:
+        """Identify the training: its first weights, its batches and its settings."""
+        battles = self.training.battles
+        columns = [column.numpy() for column in (battles.prompt, battles.tiers, battles.offset, battles.outcome)]
+        weights = [p.detach().cpu().numpy() for p in self.model.parameters() if p.requires_grad]
+        digest = hashlib.sha256(repr(self.settings).encode())
+        for array in [*columns, *weights, *self.training.numbers]:
+            digest.update(f"{array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
+
+    def train(self, first_loss: float) -> list[tuple[int, float, float]]:
+        """Take all steps that no checkpoint holds, end in the step to keep, and return the learning curve."""
+        curve, best, losses = [(0, math.nan, first_loss)], 0, []
+        done = max((int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")), default=0)
+        if done:
+            progress = json.loads((self.folder / f"step-{done}" / "progress.json").read_text(encoding="utf-8"))
+            if progress["training"] != self.fingerprint:
+                raise ValueError(f"{self.folder} holds checkpoints of another training; remove it or name another one")
+            curve, best = progress["curve"], progress["best"]
+            self.accelerator.load_state(str(self.folder / f"step-{done}"))
+        hide = None if self.accelerator.is_main_process else True
+        for number in tqdm(range(done, self.n_steps), "train", self.n_steps, initial=done, disable=hide):
+            losses.append(self.take_step(number))
+            step = number + 1
+            if step % self.settings.checkpoint_steps == 0 or step == self.n_steps:
+                sums, counts = self.validate()
+                curve.append((step, sum(losses) / len(losses), (sums.sum() / counts.sum()).item()))
+                losses.clear()
+                best = min(curve[1:], key=lambda row: row[2])[0]
+                self.save(step, best, curve)
+        if self.settings.early_stopping and best != self.n_steps:
+            self.accelerator.load_state(str(self.folder / f"step-{best}"))
+        return curve
+
+    def take_step(self, number: int) -> float:
+        """Take one step; return its mean loss, nats per battle."""
+        batches = np.arange(len(self.training.numbers))[number * self.step_size : (number + 1) * self.step_size]
+        n_processes = self.accelerator.num_processes  # each has equally many batches; in the last step some come twice
+        own = np.resize(batches, (math.ceil(len(batches) / n_processes), n_processes))[
+            :, self.accelerator.process_index
+        ]
+        total = torch.zeros((), device=self.accelerator.device)
+        for place, batch in enumerate(own):
+            with nullcontext() if place == len(own) - 1 else self.accelerator.no_sync(self.model):
+                losses, battles = self.battle_losses(self.training, batch)
+                # Over the battles that as many prompts have on average, so that each weighs the same in every batch.
+                loss = losses.sum() / (self.battles_per_prompt * len(battles.prompts) * len(own))
+                if not torch.isfinite(loss):
+                    raise RuntimeError(
+                        f"the loss is {loss.item()} after {number} steps; lower learning_rate"
+                        f" ({self.settings.learning_rate}) or head_learning_rate ({self.settings.head_learning_rate})"
+                    )
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return self.accelerator.reduce(total, "mean").item()
+
+    def battle_losses(self, batches: Batches, number: int) -> tuple[torch.Tensor, BattlesByPrompt]:
+        """Return the loss of each battle of a batch, and the battles."""
+        inputs, battles = batches.load(number, self.accelerator.device)
+        with bfloat16_where_faster(self.accelerator.device):
+            outputs = self.model(**inputs)
+        return self.battle_loss(outputs, self.log_nu, battles), battles
+
+    def validate(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return losses of the validation battles, summed over each prompt's, and their number: (n_prompts,)."""
+        self.model.eval()
+        sums, counts = [], []
+        with torch.no_grad():
+            for number in range(len(self.validation.numbers)):
+                losses, battles = self.battle_losses(self.validation, number)
+                sums.append(torch.bincount(battles.prompt, losses.double(), minlength=len(battles.prompts)).cpu())
+                counts.append(torch.bincount(battles.prompt, minlength=len(battles.prompts)).cpu())
+        self.model.train()
+        return torch.cat(sums), torch.cat(counts)
+
+    def save(self, step: int, best: int, curve: list[tuple[int, float, float]]) -> None:
+        """Leave a whole checkpoint; of the earlier ones only the best stays."""
+        partial = self.folder / "partial"
+        if self.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)  # of a training that was killed while it wrote
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(partial))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            write_json(partial / "progress.json", {"training": self.fingerprint, "best": best, "curve": curve})
+            partial.rename(self.folder / f"step-{step}")
+            for path in self.folder.glob("step-*"):
+                if path.name not in (f"step-{step}", f"step-{best}"):
+                    shutil.rmtree(path)

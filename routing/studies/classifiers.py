@@ -1,45 +1,53 @@
-"""Which classifiers are trained in each profile, on what: notebooks 05, 06 and 07 ask here, and so share trainings."""
+"""Train both classifiers, and make the tables and figures of notebooks 05 and 06; 07 and 09 share the trainings."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from routing.battles import encode_battles
 from routing.data.benchmarks import BenchmarkTable
+from routing.evaluation.calibration import calibration_table
+from routing.evaluation.call_curve import bootstrap_metrics
+from routing.routers.base import BradleyTerryRouter
 from routing.routers.bert import BertRouter
 from routing.routers.causal import CausalLMRouter
-from routing.routers.classifier import ClassifierRouter
+from routing.routers.classifier import TRAINED_PARTS, ClassifierRouter
 from routing.studies.cross_validation import Candidate, assign_folds, nested_margin
 from routing.studies.inputs import PAIR, Study, TrainingSets
+from routing.studies.paper import compare_with_paper
+from routing.studies.plotting import ROUTER_STYLES, plot_lines, plot_rows, spell
+from routing.studies.routers import compare_on_held_out
 from routing.studies.training_cache import RatedRouter, Training
-from routing.studies.two_models.pairs import Key
+from routing.studies.two_models.pairs import Key, evaluate_margins, pair_quality
 
+KINDS = {"bert": BertRouter, "causal_llm": CausalLMRouter}
 TRAINING_DATA = ("arena", "arena+judge", "arena+gold")  # the paper's; those that a study has are trained on
 # The simulated prompts are short, and topics change each model's rating there; real battles are few for each model.
-SIMULATED = {"n_tiers": None, "batch_size": 32}
+SIMULATED = {"n_tiers": None, "batch_size": 32, "head_learning_rate": 1e-3}
 SETTINGS = {
     "smoke": SIMULATED | {"max_length": 32, "n_layers": 2},
     "quick": SIMULATED | {"max_length": 40, "checkpoint_steps": 20},
     "full": {"n_tiers": 10, "max_length": 128, "batch_size": 16},
 }
-LAST_STEP = {"early_stopping": False}  # as the paper's; what is seen is what training did, better or worse
-
-GOLD_HEADS = {"layer 4": {"n_layers": 4, "max_length": 256}, "last layer": {}}  # what a head on gold labels may see
-
-
-def make_bert(profile: str, seed: int, train: str = "all") -> BertRouter:
-    """The BERT classifier of a profile, not fitted; `train` as `ClassifierRouter`."""
-    rates = {} if profile == "full" else {"learning_rate": 1e-4, "head_learning_rate": 1e-3}
-    return BertRouter(train=train, seed=seed, **SETTINGS[profile], **rates, **LAST_STEP)
+SIMULATED_RATES = {"bert": 1e-4, "causal_llm": 2e-4}
+LAST_STEP = {"early_stopping": False}  # as the paper's, so that figures show what training did, better or worse
+PART_NAMES = {"head": "head alone", "last_layer": "last layer", "all": "all layers"}
+GOLD_HEADS = {"layer 4": {"n_layers": 4, "max_length": 256}, "last layer": {}}  # candidates for heads on gold labels
+FEWEST_GOLD_LABELS = 100
 
 
-def make_causal(profile: str, seed: int, train: str = "all") -> CausalLMRouter:
-    """The causal LLM classifier of a profile, not fitted; `train` as `ClassifierRouter`."""
-    rates = {} if profile == "full" else {"learning_rate": 2e-4, "head_learning_rate": 1e-3}
-    return CausalLMRouter(train=train, seed=seed, **SETTINGS[profile], **rates, **LAST_STEP)
+def make_classifier(kind: str, profile: str, seed: int, train: str = "all") -> ClassifierRouter:
+    """Make the classifier of a profile, not fitted: kind is "bert" or "causal_llm", `train` as `ClassifierRouter`."""
+    rates = {} if profile == "full" else {"learning_rate": SIMULATED_RATES[kind]}
+    return KINDS[kind](train=train, seed=seed, **SETTINGS[profile], **rates, **LAST_STEP)
 
 
 def plan_trainings(router: ClassifierRouter, sets: TrainingSets) -> dict[str, Training]:
-    """A training for each of the paper's training sets: on "arena" once, and from there on to the others.
+    """Plan a training for each of the paper's training sets: on "arena" once, and from there on to the others.
 
     Nothing is trained before a `Training` is asked for its ratings.
     """
@@ -51,48 +59,112 @@ def plan_trainings(router: ClassifierRouter, sets: TrainingSets) -> dict[str, Tr
     }
 
 
-def rate_benchmarks(training: Training, study: Study) -> RatedRouter:
-    """Ratings of all prompts of the study's benchmarks and of its held-out battles."""
+def rate_benchmarks(kind: str, profile: str, seed: int, study: Study, sets: TrainingSets) -> dict[str, RatedRouter]:
+    """Return ratings of the prompts of all benchmarks and held-out battles, by what the classifier was trained on."""
     lists = [table.prompts["prompt"].tolist() for table in study.benchmarks.values()]
-    return training.rate(study.held_out["prompt"].tolist(), *lists)
+    trainings = plan_trainings(make_classifier(kind, profile, seed), sets)
+    return {name: training.rate(study.held_out["prompt"].tolist(), *lists) for name, training in trainings.items()}
 
 
-def training_leads(rated: dict[str, RatedRouter], study: Study, router: str) -> dict[Key, np.ndarray]:
-    """Leads on every benchmark after each training.
-
-    Parameters
-    ----------
-    rated : dict of RatedRouter
-        By training set, as `rate_benchmarks` gives them.
-    router : str
-        Its name in tables and figures.
-    """
+def training_margins(rated: dict[str, RatedRouter], study: Study, kind: str) -> dict[Key, np.ndarray]:
+    """Return the margins on every benchmark after each training; `rated` as `rate_benchmarks` gives it."""
     return {
-        Key(training_data, router, benchmark): ratings.margin(table.prompts["prompt"].tolist(), *PAIR)
+        Key(training_data, kind, benchmark): ratings.margin(table.prompts["prompt"].tolist(), *PAIR)
         for training_data, ratings in rated.items()
         for benchmark, table in study.benchmarks.items()
     }
 
 
-def classifier_leads(profile: str, seed: int, study: Study, sets: TrainingSets) -> dict[Key, np.ndarray]:
-    """Leads of both classifiers on every benchmark; what notebooks 05 and 06 have trained is not trained again."""
-    leads = {}
-    for name, router in {"bert": make_bert(profile, seed), "causal_llm": make_causal(profile, seed)}.items():
-        rated = {data: rate_benchmarks(training, study) for data, training in plan_trainings(router, sets).items()}
-        leads |= training_leads(rated, study, name)
-    return leads
+def classifier_margins(profile: str, seed: int, study: Study, sets: TrainingSets) -> dict[Key, np.ndarray]:
+    """Return the margins of both classifiers on every benchmark; trainings of notebooks 05 and 06 are used again."""
+    margins = {}
+    for kind in KINDS:
+        margins |= training_margins(rate_benchmarks(kind, profile, seed, study, sets), study, kind)
+    return margins
+
+
+class Comparison(NamedTuple):
+    """What comes of training the head alone, the last layer, or all layers."""
+
+    routers: dict[str, ClassifierRouter]  # by the part that is trained
+    cost: pd.DataFrame  # parameters_trained and training_seconds, by the part that is trained
+    losses: pd.DataFrame  # on held-out battles, as `compare_on_held_out`
+    curve: pd.DataFrame  # loss by step, trained and battles (training, validation)
+    calibration: dict[str, pd.DataFrame]  # `calibration_table` of the leaderboard and of all layers trained
+
+
+def compare_training(kind: str, profile: str, seed: int, study: Study, battles: pd.DataFrame) -> Comparison:
+    """Train a classifier's head alone, its last layer, and all layers, and compare them on the held-out battles."""
+    trainings = {part: Training(make_classifier(kind, profile, seed, part), battles) for part in TRAINED_PARTS}
+    rated = {part: training.rate(study.held_out["prompt"].tolist()) for part, training in trainings.items()}
+    routers = {part: training.fitted for part, training in trainings.items()}
+    cost = pd.DataFrame(
+        {
+            "parameters_trained": {part: int(router.n_trained) for part, router in routers.items()},
+            "training_seconds": {part: ratings.training_seconds for part, ratings in rated.items()},
+        }
+    )
+    predicted = {part: ratings.battle_probability(study.held_out) for part, ratings in rated.items()}
+    losses = compare_on_held_out(study, predicted).join(cost["parameters_trained"], on="name")
+    losses["name"] = losses["name"].map(lambda name: name_part(kind, name) if name in PART_NAMES else name)
+    curves = [router.learning_curve.assign(trained=PART_NAMES[part]) for part, router in routers.items()]
+    curve = pd.concat(curves).melt(["step", "trained"], ["training", "validation"], "battles", "loss").dropna()
+    won = encode_battles(study.held_out).outcome == 0
+    leaderboard = BradleyTerryRouter(prior_strength=0.1).fit(study.battles).battle_probability(study.held_out)
+    shown = {"bradley_terry": leaderboard, kind: predicted["all"]}
+    tables = {name: calibration_table(probability[:, 0], won) for name, probability in shown.items()}
+    return Comparison(routers, cost, losses, curve.assign(line=curve["trained"] + ", " + curve["battles"]), tables)
+
+
+def name_part(kind: str, part: str) -> str:
+    """Return the name of a classifier in tables, with the part of it that is trained."""
+    return f"{spell(kind)} ({PART_NAMES[part]})"
+
+
+def plot_loss_curve(curve: pd.DataFrame) -> Figure:
+    """Draw the learning curves of a `Comparison`."""
+    every = curve[(curve["trained"] == PART_NAMES["all"]) & (curve["battles"] == "validation")]["loss"]
+    title = f"Training all layers changes the validation loss by {every.iloc[-1] - every.iloc[0]:+z.4f} nats per battle"
+    return plot_lines(curve, "step", "loss", ("step", "loss (nats per battle)"), title, by="line")
+
+
+def evaluate_training_sets(
+    rated: dict[str, RatedRouter],
+    kind: str,
+    study: Study,
+    sets: TrainingSets,
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Return `compare_with_paper` of the metrics after each training, with intervals over prompts."""
+    margins = training_margins(rated, study, kind)
+    return compare_with_paper(evaluate_margins(margins, sets, study.benchmarks, n_resamples, rng), *PAIR)
+
+
+def plot_training_sets(areas: pd.DataFrame) -> Figure:
+    """Draw the area under the call curve after each training next to the paper's, one panel per benchmark."""
+    kind = areas["router"].iloc[0]
+    rows = areas.rename(columns={"training_data": "name"})
+    paper = rows.dropna(subset="paper").drop(columns=["low", "high"])
+    parts = [rows.assign(source=kind), paper.assign(source="paper", estimate=paper["paper"])]
+    shown = pd.concat(parts)[["benchmark", "name", "source", "estimate", "low", "high"]]
+    above = int((areas["low"] > 0.5).sum())
+    title = f"{above} of {len(areas)} have a 95 % CI above random routing"
+    styles = {kind: ROUTER_STYLES[kind], "paper": {"color": "black", "marker": "|", "markersize": 12}}
+    label = "APGR (95 % CI; random: 0.5)"
+    return plot_rows(shown, label, title, reference=0.5, group="source", panel="benchmark", styles=styles)
 
 
 def cross_validate_heads(table: BenchmarkTable, seed: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
-    """Ratings of a benchmark's prompts by heads trained on its own labels, by five folds.
+    """Rate a benchmark's prompts by heads trained on its own labels, in five folds.
 
     In each fold a head on the vectors of one layer or another, whichever does better within the other folds; its
     penalty is chosen there too. So nothing is chosen on the prompts it is judged on.
 
     Returns
     -------
-    lead : float array, shape (n_prompts,)
-        Of the pair's strong model.
+    margin : float array, shape (n_prompts,)
+        Of the pair's strong model over the weak one.
     chosen : list of str
         The candidate of each fold.
     """
@@ -103,3 +175,22 @@ def cross_validate_heads(table: BenchmarkTable, seed: int, rng: np.random.Genera
         for name, seen in GOLD_HEADS.items()
     }
     return nested_margin(candidates, battles, assign_folds(prompts, 5, rng), *PAIR, rng, n_inner_folds=3)
+
+
+def evaluate_gold_heads(study: Study, seed: int, n_resamples: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return `bootstrap_metrics` of `cross_validate_heads` on each benchmark with at least 100 labels."""
+    parts = []
+    for benchmark, table in study.benchmarks.items():
+        if len(table.prompts) >= FEWEST_GOLD_LABELS:
+            margin, chosen = cross_validate_heads(table, seed, rng)
+            metrics = bootstrap_metrics({"bert": margin}, *pair_quality(table), n_resamples, rng)
+            parts.append(metrics.assign(benchmark=benchmark, chosen=max(chosen, key=chosen.count)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def plot_gold_heads(areas: pd.DataFrame) -> Figure:
+    """Draw the APGR of `evaluate_gold_heads`."""
+    best = areas.loc[areas["estimate"].idxmax()]
+    title = f"Heads trained on gold labels reach an APGR of up to {best['estimate']:.3f} ({best['benchmark']})"
+    shown = areas.assign(name=areas["benchmark"] + ", head on " + areas["chosen"])
+    return plot_rows(shown, "APGR (95 % CI; random: 0.5)", title, reference=0.5)

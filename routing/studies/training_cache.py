@@ -1,4 +1,4 @@
-"""Trained routers and their ratings, kept on disk by content, so that notebooks share a training that takes minutes.
+"""Keep trained routers and their ratings on disk by content, so that notebooks share a training that takes minutes.
 
 What identifies a training is all that its result depends on: class and settings of the router, the weights it starts
 from, the battles whichever way they are written, the training it goes on from, the source of the modules it is made
@@ -24,20 +24,14 @@ import numpy as np
 import pandas as pd
 
 from routing.battles import canonical_order
-from routing.embeddings import embedding_cache_folder
-from routing.files import hash_file, hash_table, write_atomically, write_json
+from routing.files import cache_folder, hash_file, hash_table, locked, write_atomically, write_json, write_whole
 from routing.routers.base import Prompts, Router, load_router
 
 LIBRARIES = ("numpy", "scipy", "torch", "transformers", "accelerate")
 
 
-def training_cache_folder() -> Path:
-    """Where trainings are cached: ``trainings``, beside the cache of embeddings."""
-    return embedding_cache_folder().with_name("trainings")
-
-
 def hash_sources(module: str) -> str:
-    """sha256 over the sources of a module of this package and of all it imports from the package, however deep."""
+    """Return the sha256 of the sources of a module of this package and of all it imports from it, however deep."""
     waiting, sources = [module], {}
     while waiting:
         name = waiting.pop()
@@ -55,7 +49,7 @@ def hash_sources(module: str) -> str:
 
 
 class RatedRouter(Router):
-    """A fitted router's ratings of certain prompts, to be asked like the router itself; what `Training.rate` gives.
+    """A fitted router's ratings of certain prompts, to be queried like the router itself; what `Training.rate` gives.
 
     Attributes
     ----------
@@ -79,7 +73,7 @@ class RatedRouter(Router):
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A router and the battles it learns from; done when first asked for, and never twice.
+    """A router and the battles it learns from; trained when its result is first needed, and never twice.
 
     Parameters
     ----------
@@ -89,7 +83,7 @@ class Training:
     start : Training, optional
         Whose fitted router this one goes on from: ``router.fit(battles, start=...)``.
     folder : Path, optional
-        Of the cache; default `training_cache_folder`.
+        Of the cache; default ``trainings`` in `cache_folder`.
     """
 
     router: Router
@@ -114,11 +108,13 @@ class Training:
     @property
     def entry(self) -> Path:
         """The folder of this training in the cache."""
-        return (self.folder or training_cache_folder()) / f"{type(self.router).__name__}-{self.key[:24]}"
+        return (self.folder or cache_folder() / "trainings") / f"{type(self.router).__name__}-{self.key[:24]}"
 
     @cached_property
     def fitted(self) -> Router:
-        """The fitted router, from the cache or trained now; a training that was broken off goes on where it was.
+        """The fitted router, from the cache or trained now; a training that was stopped goes on where it was.
+
+        A process that needs what another one is training just now waits for it.
 
         Raises
         ------
@@ -128,18 +124,16 @@ class Training:
         if not (self.entry / "router").exists():
             start = None if self.start is None else self.start.fitted
             self.entry.mkdir(parents=True, exist_ok=True)
-            begin = time.perf_counter()
-            self.router.fit(self.battles, start=start, checkpoints=self.entry / "checkpoints")
-            seconds = time.perf_counter() - begin
-            write_json(self.entry / "training.json", {"seconds": seconds})
-            try:
-                self.router.save(self.entry / "router")
-            except FileExistsError:
-                pass  # another process has just done the same training
+            with locked(self.entry):
+                if not (self.entry / "router").exists():  # as it did before another process was waited for
+                    begin = time.perf_counter()
+                    self.router.fit(self.battles, start=start, checkpoints=self.entry / "checkpoints")
+                    write_json(self.entry / "training.json", {"seconds": time.perf_counter() - begin})
+                    self.router.save(self.entry / "router")
         return load_router(self.entry / "router")
 
     def rate(self, *prompts: Sequence[str]) -> RatedRouter:
-        """Ratings of all models on lists of prompts, each list from the cache or rated now.
+        """Return ratings of all models on lists of prompts, each list from the cache or rated now.
 
         Raises
         ------
@@ -165,9 +159,8 @@ class Training:
             begin = time.perf_counter()
             ratings = router.ratings(texts)
             seconds = time.perf_counter() - begin
-            partial = path.with_name(f".{path.name}.partial.npz")
-            np.savez(partial, models=np.array(router.models), nu=router.nu, ratings=ratings, seconds=seconds)
-            partial.replace(path)
+            with write_whole(path) as partial, partial.open("wb") as file:
+                np.savez(file, models=np.array(router.models), nu=router.nu, ratings=ratings, seconds=seconds)
             write_atomically(checksum, hash_file(path))
         try:
             if hash_file(path) != checksum.read_text(encoding="utf-8"):

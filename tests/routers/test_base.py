@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routing.battles import encode_battles, swap_battles
-from routing.embeddings import PromptEncoder
+from routing.embeddings import PromptEncoder, bundled_model_folder, hash_folder
 from routing.evaluation.calibration import outcome_log_loss
+from routing.files import hash_file
 from routing.ratings.ties import outcome_probability
+from routing.routers import base
 from routing.routers.base import BradleyTerryRouter, RandomRouter, load_router
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
@@ -124,6 +129,8 @@ def test_what_cannot_be_asked_is_named(battles):
         router.outcome_probability(QUESTIONS, "ant", "ant")
     with pytest.raises(ValueError, match="one string"):
         BradleyTerryRouter().fit(battles).ratings("What?")
+    with pytest.raises(ValueError, match="one string"):
+        SimilarityRouter(n_tiers=2, encoder=ENCODER).fit(battles).ratings("What?")
     with pytest.raises(ValueError, match="width 3; this router learned on width 8"):
         router.ratings(np.ones((2, 3)))
     with pytest.raises(ValueError, match="lacks column prompt"):
@@ -177,26 +184,175 @@ def saved(battles, tmp_path):
 
 
 def rewrite(saved, **changes) -> None:
+    """Change what router.json says, with a checksum that is right again."""
     content = json.loads((saved / "router.json").read_text()) | changes
-    (saved / "router.json").write_text(json.dumps(content))
+    content.pop("checksum", None)
+    (saved / "router.json").write_text(json.dumps(content | {"checksum": base._checksum(content)}))
+
+
+def relist(saved) -> None:
+    """Write down the hashes and sizes that the files of a router have now."""
+    files = [path for path in saved.iterdir() if path.name != "router.json"]
+    rewrite(saved, sha256={p.name: hash_file(p) for p in files}, bytes={p.name: p.stat().st_size for p in files})
 
 
 def test_a_folder_that_is_not_what_was_saved_is_refused(saved, battles, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no saved router"):
         load_router(tmp_path / "elsewhere")
     rewrite(saved, format_version=99)
-    with pytest.raises(ValueError, match="format version 99, this package reads 2"):
+    with pytest.raises(ValueError, match="format version 99, this package reads 2 and 3"):
         load_router(saved)
-    rewrite(saved, format_version=2, router="os.system")
+    rewrite(saved, format_version=3, router="os.system")
     with pytest.raises(ValueError, match="unknown router 'os.system'"):
         load_router(saved)
     rewrite(saved, router="BradleyTerryRouter")
     np.savez(saved / "arrays.npz", constant_ratings=np.zeros(4))
     with pytest.raises(ValueError, match="sha256 differs"):
         load_router(saved)
-    (saved / "router.json").write_text("{")
-    with pytest.raises(ValueError, match="no description of a router"):
+    for text in ("{", "[" * 100_000, "[]", '{"format_version": 3}', '{"format_version": true}'):
+        (saved / "router.json").write_text(text)
+        with pytest.raises(ValueError, match="router.json"):
+            load_router(saved)
+
+
+def test_no_flipped_bit_changes_a_router_unnoticed(saved):
+    """A bit of every byte of router.json: the folder is refused, or the router is the one that was saved."""
+    path, expected = saved / "router.json", load_router(saved)
+    content, refused = path.read_bytes(), 0
+    for place in range(0, 8 * len(content), 7):  # each place in a byte as often as the others
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            router = load_router(saved)
+        except (ValueError, FileNotFoundError):
+            refused += 1
+            continue
+        assert router == expected and router.models == expected.models and router.nu == expected.nu, flipped
+        np.testing.assert_array_equal(router.ratings(["a"]), expected.ratings(["a"]))
+    assert refused > len(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"models": ["bee", "ant", "cat", "dog"]}, "models"),
+        ({"models": ["ant", "ant", "bee", "cat"]}, "models"),
+        ({"models": ["ant", "bee", "cat", 7]}, "models"),
+        ({"nu": -1.0}, "nu"),
+        ({"nu": float("nan")}, "nu"),
+        ({"nu": True}, "nu"),
+        ({"settings": {"prior_strength": "1"}}, "prior_strength"),
+        ({"settings": {"prior_strength": -1.0}}, "prior_strength"),
+        ({"settings": {"ratings": 1.0}}, "ratings"),
+        ({"settings": []}, "settings"),
+        ({"surprise": 1}, "surprise"),
+        ({"sha256": {}, "bytes": {}}, "arrays"),
+        ({"sha256": {"../arrays.npz": "0" * 64}, "bytes": {"../arrays.npz": 1}}, r"\.\./arrays.npz"),
+        ({"sha256": {"/etc/passwd": "0" * 64}, "bytes": {"/etc/passwd": 1}}, "/etc/passwd"),
+        ({"sha256": {"arrays.npz": "0"}}, "sha256"),
+        ({"bytes": {"arrays.npz": 5}}, "size"),
+    ],
+)
+def test_what_a_description_may_not_say_is_named(saved, changes, named):
+    rewrite(saved, **changes)
+    with pytest.raises(ValueError, match=named):
         load_router(saved)
+
+
+def test_files_of_a_router_do_not_lead_elsewhere(saved, tmp_path):
+    load_router(saved)
+    (saved / "arrays.npz").rename(tmp_path / "elsewhere.npz")
+    (saved / "arrays.npz").symlink_to(tmp_path / "elsewhere.npz")
+    with pytest.raises(ValueError, match="arrays.npz is a link"):
+        load_router(saved)
+
+
+class Trap:
+    def __reduce__(self):
+        return exit, ("code of a stranger ran",)
+
+
+def test_arrays_are_no_larger_than_their_file_and_run_nothing(saved):
+    ratings = np.zeros(4)
+    for arrays in ({"constant_ratings": np.array([Trap()])}, {"ratings": ratings}, {"models": ratings}):
+        np.savez(saved / "arrays.npz", **arrays)
+        relist(saved)
+        with pytest.raises(ValueError, match="arrays.npz"):
+            load_router(saved)
+    np.savez_compressed(saved / "arrays.npz", constant_ratings=np.zeros(10**7))
+    relist(saved)
+    with pytest.raises(ValueError, match="constant_ratings.npy is compressed"):
+        load_router(saved)
+    with zipfile.ZipFile(saved / "arrays.npz", "w") as archive, archive.open("constant_ratings.npy", "w") as stream:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+        np.lib.format.write_array_header_1_0(stream, header)
+    relist(saved)
+    with pytest.raises(ValueError, match="of another size than it says"):
+        load_router(saved)
+
+
+def test_racing_saves_leave_one_whole_router_and_nothing_else(battles, tmp_path):
+    router, start = BradleyTerryRouter().fit(battles), threading.Barrier(4)
+
+    def save(number: int) -> str:
+        start.wait()
+        try:
+            router.save(tmp_path / "router")
+        except FileExistsError as error:
+            return str(error)
+        return "saved"
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(save, range(4)))
+    assert outcomes.count("saved") == 1 and all(str(tmp_path) in text for text in outcomes if text != "saved")
+    np.testing.assert_array_equal(load_router(tmp_path / "router").ratings(["a"]), router.ratings(["a"]))
+    assert [path.name for path in tmp_path.iterdir()] == ["router"]
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(saved, battles):
+    (left := saved.with_name(".another.0123abcd.partial")).mkdir()
+    (left / "arrays.npz").touch()
+    BradleyTerryRouter().fit(battles).save(saved.with_name("another"))
+    assert not left.exists()
+
+
+@pytest.fixture(scope="module")
+def own_encoder(tmp_path_factory):
+    """A folder with a small encoder, whose path is given as relative to its parent."""
+    folder = tmp_path_factory.mktemp("models") / "enc"
+    for source in bundled_model_folder().rglob("*"):
+        if source.is_file():
+            copy = folder / source.relative_to(bundled_model_folder())
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.symlink_to(source)
+    return folder
+
+
+def test_a_changed_encoder_is_refused_with_both_hashes(own_encoder, battles, tmp_path, monkeypatch):
+    monkeypatch.chdir(own_encoder.parent)
+    encoder = PromptEncoder("enc", cache=False)
+    router = SimilarityRouter(n_tiers=2, encoder=encoder).fit(battles, embed(battles["prompt"].tolist()))
+    router.save(tmp_path / "router")
+    monkeypatch.chdir(tmp_path)
+    assert load_router("router").encoder.name == str(own_encoder)
+    was = hash_folder(own_encoder)
+    (own_encoder / "vocab.txt").unlink()
+    (own_encoder / "vocab.txt").write_text("[PAD]")
+    with pytest.raises(ValueError, match=f"enc has changed.*{hash_folder(own_encoder)}.*{was}"):
+        load_router("router")
+    content = json.loads((tmp_path / "router" / "router.json").read_text())
+    rewrite(tmp_path / "router", settings=content["settings"] | {"encoder": {"name": "enc", "max_length": "8"}})
+    with pytest.raises(ValueError, match="max_length = '8'"):
+        load_router("router")
+
+
+def test_an_encoder_on_a_hub_is_saved_with_its_commit(battles, tmp_path, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr("routing.embeddings.model_revision", lambda name, revision: commit)
+    encoder = PromptEncoder("nobody/encoder", cache=False)
+    SimilarityRouter(n_tiers=2, encoder=encoder).fit(battles, embed(battles["prompt"].tolist())).save(tmp_path / "r")
+    assert load_router(tmp_path / "r").encoder == PromptEncoder("nobody/encoder", revision=commit)
 
 
 def test_a_router_that_cannot_be_written_leaves_nothing(battles, tmp_path):

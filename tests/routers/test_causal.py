@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from routing.embeddings import BUNDLED_MODEL
-from routing.routers.causal import CausalLMRouter, label_numbers
-from routing.routers.prompt_batches import pad_rows
-from routing.routers.transformer import load_model
+from routing.routers.causal import CausalLMRouter
+from routing.routers.classifier import load_pretrained
+from routing.routers.training import pad_rows
 from tests.routers.test_classifier import BATTLES, FAST, PROMPTS, fitted, folders, own_cache  # noqa: F401 (fixtures)
-from tests.tiny_models import tiny_tokenizer
 
 
 @pytest.mark.parametrize("model", ["llama", "bert", BUNDLED_MODEL])
@@ -30,7 +30,7 @@ def test_later_tokens_do_not_change_what_was_read_before(model, folders):  # noq
 def test_the_bundled_model_as_an_encoder_is_not_causal():
     from transformers import AutoModel
 
-    backbone = load_model(AutoModel, BUNDLED_MODEL)
+    backbone = load_pretrained(AutoModel, BUNDLED_MODEL)
     tokens = torch.tensor([[101, 2054, 2003, 102]])
     with torch.no_grad():
         states = [
@@ -42,10 +42,12 @@ def test_the_bundled_model_as_an_encoder_is_not_causal():
 def test_ratings_are_the_language_model_s_logits_of_the_labels(folders):  # noqa: F811
     """The whole model, run as anyone would run it, unpadded; only differences are ratings."""
     router = fitted("llama", folders)
-    model, tokenizer = router.language_model()
-    numbers = label_numbers(tokenizer, router.labels)
-    assert tokenizer.convert_ids_to_tokens(numbers) == ["[[tier 0]]", "[[tier 1]]", "[[tier 2]]"]
+    numbers = router._tokenizer.convert_tokens_to_ids(["[[tier 0]]", "[[tier 1]]", "[[tier 2]]"])
+    model = AutoModelForCausalLM.from_pretrained(router.name).eval()
+    model.resize_token_embeddings(len(router._tokenizer))
+    model.base_model.load_state_dict(router.model.backbone.state_dict())
     with torch.no_grad():
+        model.get_output_embeddings().weight[numbers] = router.model.head.weight
         logits = [model(input_ids=row[None]).logits[0, -1, numbers] for row in router._tokenize(PROMPTS)]
     expected = torch.stack(logits).numpy() + router.output_offset + router.leaderboard
     np.testing.assert_allclose(router.ratings(PROMPTS), expected, atol=0.02)
@@ -69,16 +71,8 @@ def test_a_long_prompt_is_cut_and_the_template_is_not(folders):  # noqa: F811
     assert words == ["[CLS]", "a", ":", "what", "poem", "is", "it", "what", "poem", "best", "answer", "by"]
     with pytest.raises(ValueError, match="max_length is 5, but the template alone takes 6"):
         CausalLMRouter(name=folders["llama"], max_length=5, template="a : {prompt} best answer by")._tokenize(["what"])
-    with pytest.raises(ValueError, match="it holds {prompt} once"):
+    with pytest.raises(ValueError, match="no place for it.*hold {prompt} once"):
         CausalLMRouter(template="no place for it")
-
-
-def test_a_label_that_the_vocabulary_lacks_is_named():
-    tokenizer = tiny_tokenizer()
-    assert label_numbers(tokenizer, ["poem", "proof"]) == tokenizer.convert_tokens_to_ids(["poem", "proof"])
-    for label in ("sonnet", "poem proof"):
-        with pytest.raises(ValueError, match=f"label '{label}' is not one token of the vocabulary"):
-            label_numbers(tokenizer, ["poem", label])
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
@@ -88,7 +82,7 @@ def test_low_rank_matrices_are_trained_and_merged(folders):  # noqa: F811
     whole = CausalLMRouter(name=folders["llama"], **FAST).fit(BATTLES)
     assert router.n_trained < whole.n_trained / 2
     assert set(router.model.state_dict()) == set(whole.model.state_dict())
-    curve = router.learning_curve["held_out"]
+    curve = router.learning_curve["validation"]
     assert curve.min() < curve.iloc[0]
 
 

@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import TrainerCallback
 
 from routing.battles import count_pairs, swap_battles
+from routing.files import lock_folder
 from routing.order_audit import audit_order
 from routing.ratings.bradley_terry import fit_bradley_terry
-from routing.routers import training as classifier_training
 from routing.routers.base import load_router
 from routing.routers.bert import BertRouter
 from routing.routers.causal import CausalLMRouter
+from routing.routers.classifier import TRAINED_PARTS
 from routing.studies.order.original_classifiers import ScoreTokenRouter, ThreeLabelRouter
 from tests.tiny_models import save_tiny_model, worded_battles
 
@@ -121,7 +121,7 @@ def test_training_finds_the_word_that_decides(kind, folders):
     lead = router.margin(BATTLES["prompt"].tolist(), "ant", "bee")
     assert ((lead > 0) == poems).mean() > 0.95
     curve = router.learning_curve
-    assert curve["step"].iloc[0] == 0 and curve["held_out"].min() < curve["held_out"].iloc[0]
+    assert curve["step"].iloc[0] == 0 and curve["validation"].min() < curve["validation"].iloc[0]
 
 
 @pytest.mark.parametrize("train", ["last_layer", "all"])
@@ -129,7 +129,7 @@ def test_the_start_stays_where_training_does_not_help(train, folders):
     """Rates that spoil everything end where rates too small to move anything do."""
     rates = [{"learning_rate": rate, "head_learning_rate": rate} for rate in (5.0, 1e-30)]
     wild, still = (make("bert", folders, train=train, weight_decay=0.0, **some).fit(BATTLES) for some in rates)
-    assert wild.learning_curve["held_out"].iloc[1:].min() > wild.learning_curve["held_out"].iloc[0]
+    assert wild.learning_curve["validation"].iloc[1:].min() > wild.learning_curve["validation"].iloc[0]
     np.testing.assert_array_equal(wild.ratings(PROMPTS), still.ratings(PROMPTS))
 
 
@@ -138,8 +138,8 @@ def test_without_early_stopping_the_last_step_stays(folders):
     wild = {"learning_rate": 0.3, "head_learning_rate": 0.3, "n_epochs": 2}
     last, best = (make("bert", folders, early_stopping=stops, **wild).fit(BATTLES) for stops in (False, True))
     pd.testing.assert_frame_equal(last.learning_curve, best.learning_curve)
-    held_out = last.learning_curve["held_out"].dropna()
-    assert held_out.iloc[-1] > held_out.min()
+    validation = last.learning_curve["validation"].dropna()
+    assert validation.iloc[-1] > validation.min()
     assert not np.array_equal(last.ratings(PROMPTS), best.ratings(PROMPTS))
 
 
@@ -153,7 +153,8 @@ def test_without_a_word_to_go_by_ratings_stay_near_the_leaderboard(folders, rng)
 
 def test_what_is_trained_is_what_was_asked(folders):
     n_head = 3 * 16
-    routers = {part: fitted("bert", folders, part) for part in ("head", "last_layer", "all")}
+    keep_last = {"early_stopping": False}
+    routers = {part: make("bert", folders, train=part, **keep_last).fit(BATTLES) for part in TRAINED_PARTS}
     last = sum(p.numel() for p in routers["all"].model.backbone.encoder.layer[-1].parameters())
     whole = sum(p.numel() for p in routers["all"].model.backbone.parameters())
     assert [r.n_trained for r in routers.values()] == [n_head, n_head + last, n_head + whole]
@@ -171,18 +172,17 @@ def test_what_is_trained_is_what_was_asked(folders):
 
 KILLED = """
 import os, signal, sys
+import torch
 from tests.routers.test_classifier import BATTLES, make
-from routing.routers import training as classifier_training
-from transformers import TrainerCallback
 
-class Kill(TrainerCallback):
-    def on_step_end(self, args, state, control, **more):
-        if state.global_step == 13:
-            os.kill(os.getpid(), signal.SIGKILL)
+take_step, taken = torch.optim.AdamW.step, []
 
-train = classifier_training.train_model
-import routing.routers.classifier
-routing.routers.classifier.train_model = lambda *arguments: train(*arguments, callbacks=(Kill(),))
+def step(optimizer, *arguments):
+    taken.append(take_step(optimizer, *arguments))
+    if len(taken) == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+torch.optim.AdamW.step = step
 make("bert", {"bert": sys.argv[1]}, n_epochs=2, checkpoint_steps=5).fit(BATTLES, checkpoints=sys.argv[2])
 """
 
@@ -193,42 +193,38 @@ def test_a_training_that_was_killed_ends_in_the_same_weights(folders, tmp_path, 
     root = str(Path(__file__).parents[2])
     killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert {path.name for path in checkpoints.glob("checkpoint-*")} <= {"checkpoint-5", "checkpoint-10"}
+    assert killed.stderr == "", "no bar and no report in a log"
+    assert {path.name for path in checkpoints.iterdir()} <= {"step-5", "step-10", ".lock"}
+    (checkpoints / "partial").mkdir()  # as of a kill while a checkpoint was written
+    (checkpoints / "partial" / "model.safetensors").write_text("half")
     seen = []
-
-    class Watch(TrainerCallback):
-        def on_step_end(self, args, state, control, **more):
-            seen.append(state.global_step)
-
-    train = classifier_training.train_model
-    monkeypatch.setattr("routing.routers.classifier.train_model", lambda *a: train(*a, callbacks=(Watch(),)))
+    take_step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *some: seen.append(take_step(*some)))
     resumed = make("bert", folders, n_epochs=2, checkpoint_steps=5).fit(BATTLES, checkpoints=checkpoints)
-    assert seen[0] == 11, "at most one interval is lost"
     assert not checkpoints.exists()
+    resumed_steps = len(seen)
     whole = make("bert", folders, n_epochs=2, checkpoint_steps=5).fit(BATTLES)
+    assert resumed_steps == len(seen) - resumed_steps - 10, "at most one interval is lost"
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     assert whole.learning_curve.equals(resumed.learning_curve)
 
 
-def test_a_checkpoint_cut_off_in_writing_is_passed_over(tmp_path):
-    for step in (5, 10, 15):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("{}")
-    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text("{")
-    assert classifier_training._last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
-
-
 def test_checkpoints_of_another_training_are_not_gone_on_from(folders, tmp_path):
-    (tmp_path / "training.json").write_text('{"training": "another"}')
-    with pytest.raises(ValueError, match="holds checkpoints of another training"):
+    progress = tmp_path / "step-8" / "progress.json"
+    progress.parent.mkdir()
+    progress.write_text('{"training": "another"}')
+    with pytest.raises(ValueError, match=f"{tmp_path} holds checkpoints of another training"):
         make("bert", folders).fit(BATTLES, checkpoints=tmp_path)
+    with lock_folder(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} is writing into {tmp_path}"):
+        make("bert", folders).fit(BATTLES, checkpoints=tmp_path)
+    assert progress.exists()
 
 
 @pytest.mark.parametrize("train", ["last_layer", "all"])
 def test_a_loss_that_is_not_finite_stops_everything(train, folders, tmp_path):
     router = make("llama", folders, train=train, learning_rate=1e30, head_learning_rate=1e30, max_grad_norm=1e30)
-    with pytest.raises(RuntimeError, match="the loss is (nan|inf) after .* Lower learning_rate"):
+    with pytest.raises(RuntimeError, match="the loss is (nan|inf) after .* steps; lower learning_rate"):
         router.fit(BATTLES)
 
 
@@ -279,11 +275,11 @@ def test_what_cannot_be_trained_is_explained(folders, monkeypatch):
         BertRouter(ties="drop")
     with pytest.raises(ValueError, match="n_epochs is 0"):
         BertRouter(n_epochs=0)
-    with pytest.raises(ValueError, match="held_out_share is 1"):
-        BertRouter(held_out_share=1)
+    with pytest.raises(ValueError, match="validation_share is 1"):
+        BertRouter(validation_share=1)
     with pytest.raises(ValueError, match="lacks column prompt"):
         make("bert", folders).fit(BATTLES.drop(columns="prompt"))
-    with pytest.raises(ValueError, match="reads prompts, no vectors"):
+    with pytest.raises(ValueError, match="encodes the prompts itself"):
         make("bert", folders).fit(BATTLES, np.ones((len(BATTLES), 3)))
     with pytest.raises(ValueError, match="all battles are on one prompt"):
         make("bert", folders).fit(BATTLES.assign(prompt="same"))
@@ -293,7 +289,7 @@ def test_what_cannot_be_trained_is_explained(folders, monkeypatch):
         make("llama", folders, n_layers=9).fit(BATTLES)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for router in (BertRouter, CausalLMRouter):
-        with pytest.raises(FileNotFoundError, match="nowhere/none: no such folder .*hf download nowhere/none"):
+        with pytest.raises(FileNotFoundError, match="nowhere/none: .*hf download nowhere/none"):
             router(name="nowhere/none").fit(BATTLES)
 
 

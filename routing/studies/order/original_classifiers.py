@@ -1,9 +1,9 @@
-"""What RouteLLM's released classifiers predict, so that it can be measured [RouteLLM24]; nothing here is for use.
+"""RouteLLM's original classifiers, so that what they predict can be measured [RouteLLM24]; nothing here is for use.
 
 Each prompt has a few labels that stand for the results of one pair, a strong model against a weak one, and
 P(strong) = 1 - P(labels that are the weak model's). So the pair that is asked about is ignored, and a tie counts for
-whichever model is called weak. Trained here on all battles, the model that the leaderboard rates higher being the
-strong one.
+whichever model is called weak. Here they are trained on all battles, the model that the leaderboard rates
+higher being the strong one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 from routing.routers.base import Prompts
 from routing.routers.bert import BertRouter
 from routing.routers.causal import CausalLMRouter
-from routing.routers.lessons import Lessons
+from routing.routers.training import BattlesByPrompt
 
 
 class _FixedLabels:
@@ -33,15 +33,15 @@ class _FixedLabels:
     def _n_outputs(self) -> int:
         return self.n_labels
 
-    def _targets(self, lessons: Lessons) -> torch.Tensor:
-        result = torch.where(lessons.offset >= 0, lessons.outcome, 2 - lessons.outcome)
+    def _targets(self, battles: BattlesByPrompt) -> torch.Tensor:
+        result = torch.where(battles.offset >= 0, battles.outcome, 2 - battles.outcome)
         return torch.tensor(self.result_labels, device=result.device)[result]
 
-    def _battle_losses(self, outputs: torch.Tensor, log_nu: torch.Tensor, lessons: Lessons) -> torch.Tensor:
-        return functional.cross_entropy(outputs[lessons.prompt], self._targets(lessons), reduction="none")
+    def _battle_losses(self, outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
+        return functional.cross_entropy(outputs[battles.prompt], self._targets(battles), reduction="none")
 
-    def _prior_outputs(self, lessons: Lessons) -> torch.Tensor:
-        counts = torch.bincount(self._targets(lessons), minlength=self.n_labels)
+    def _prior_outputs(self, battles: BattlesByPrompt) -> torch.Tensor:
+        counts = torch.bincount(self._targets(battles), minlength=self.n_labels)
         return ((counts + 0.5) / counts.sum()).log()
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
@@ -58,7 +58,7 @@ class _FixedLabels:
 
 @dataclass
 class ThreeLabelRouter(_FixedLabels, BertRouter):
-    """The released BERT: labels strong, tie and weak, P(strong) = 1 - P(tie) - P(weak). Parameters as `BertRouter`."""
+    """The original BERT: labels strong, tie and weak, P(strong) = 1 - P(tie) - P(weak). Parameters as `BertRouter`."""
 
     n_labels = 3
     result_labels = (0, 1, 2)
@@ -67,7 +67,7 @@ class ThreeLabelRouter(_FixedLabels, BertRouter):
 
 @dataclass
 class ScoreTokenRouter(_FixedLabels, CausalLMRouter):
-    """The released causal LLM: the weak answer's score as a token, P(strong) = 1 - P(score of 4 or 5).
+    """The original causal LLM: the weak answer's score as a token, P(strong) = 1 - P(score of 4 or 5).
 
     A judge scored the answers there. A battle has no scores, so a loss of the weak model is written [[1]], a tie [[4]]
     (as good, which is enough) and a win [[5]]. Parameters as `CausalLMRouter`.

@@ -23,7 +23,7 @@ from scipy.stats import quantile_test
 
 from routing.policy.budget import route_pair
 from routing.routers.base import BradleyTerryRouter, EmbeddingRouter, Router, load_router
-from routing.studies.classifiers import make_bert, make_causal, plan_trainings
+from routing.studies.classifiers import KINDS, make_classifier, plan_trainings
 from routing.studies.inputs import PAIR, TrainingSets
 from routing.studies.overhead.timing import peak_memory_mib, run_on_one_core
 from routing.studies.paper import PAPER_OVERHEAD, calls_cost_usd
@@ -60,13 +60,13 @@ def fit_routers(profile: str, seed: int, sets: TrainingSets) -> dict[str, Router
     """
     made = {"bradley_terry": BradleyTerryRouter(prior_strength=1.0)} | embedding_routers(profile, seed)
     made["matrix_factorization"] = replace(made["matrix_factorization"], n_seeds=1, n_epochs=1)
-    classifiers = {"bert": make_bert, "causal_llm": make_causal}
+    kinds = list(KINDS)
     if profile == "smoke":  # a fresh process per router is most of what this notebook costs
         made.pop("matrix_factorization")
-        classifiers = {}
+        kinds = []
     routers = {name: router.fit(sets.battles["arena"]) for name, router in made.items()}
-    for name, make in classifiers.items():
-        routers[name] = plan_trainings(make(profile, seed), sets)["arena"].fitted
+    for kind in kinds:
+        routers[kind] = plan_trainings(make_classifier(kind, profile, seed), sets)["arena"].fitted
     return routers
 
 
