@@ -1,4 +1,4 @@
-"""The released behaviours as `routing.studies.order.original` rewrites them, beside the package `routellm`, in one run.
+"""Compare the original behaviours, as `routing.studies.order.original` rewrites them, with the package `routellm`.
 
     python benchmarks/order.py        (with the extra "bench" installed)
 
@@ -160,7 +160,7 @@ def compare(rng: np.random.Generator) -> pd.DataFrame:
     ]
     for tolerance in (None, 1e-8):
         theirs = [ask_installed_similarity(table, vectors, asked, tolerance) for table in tables]
-        moved = f"exchanging all rows moves theirs by up to {np.abs(theirs[0] - theirs[1]).max():.5f}"
+        moved = f"swapping all rows moves theirs by up to {np.abs(theirs[0] - theirs[1]).max():.5f}"
         difference = np.abs(np.subtract(ours, theirs)).max()
         name = "overwritten rows" + (", their solver run to convergence" if tolerance else "")
         rows.append((f"{name} (OriginalSimilarityRouter)", "probability", difference, moved))

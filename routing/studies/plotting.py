@@ -90,23 +90,14 @@ def add_legend(figure: Figure) -> None:
         entries |= dict(zip(labels, handles, strict=True))
     if entries:
         columns = int(figure.get_figwidth() / (0.65 + 0.08 * max(map(len, entries))))  # inches: a handle, a character
-        ncols = max(1, min(columns, len(entries)))
-        above_label = {
-            "loc": "outside lower center",
-            "borderaxespad": 1.4,
-        }  # of what `save_figure` writes in the corner
-        figure.legend(entries.values(), entries.keys(), ncols=ncols, **above_label)
+        place = {"loc": "outside lower center", "borderaxespad": 1.4}  # above what `save_figure` writes in the corner
+        figure.legend(entries.values(), entries.keys(), ncols=max(1, min(columns, len(entries))), **place)
 
 
 def label_line_ends(axis: Axes, ends: Sequence[tuple[float, float, str, object]]) -> None:
     """Write a text right of the last point of each line, in its colour; texts that would touch are moved apart.
 
-    Parameters
-    ----------
-    axis : Axes
-        With its final limits, and its figure with its title.
-    ends : sequence of (x, y, text, colour)
-        x and y in data units.
+    `ends` are x, y, text and colour; the axes have their final limits, and the figure its title.
     """
     axis.figure.draw_without_rendering()  # lays the axes out, which sets how high a point stands
     points = axis.transData.transform([(x, y) for x, y, _, _ in ends])[:, 1] * 72 / axis.figure.dpi
@@ -261,17 +252,14 @@ def plot_bars(table: pd.DataFrame, label: str, title: str, *, by: str | None = N
     figure, axis = plt.subplots(figsize=(8.5, 0.42 * len(names) + 1.7))
     left, place = np.zeros(len(names)), -np.arange(len(names))
     enough = 0.03 * table.groupby("name")["estimate"].sum().max()
-    for part, color in zip(
-        parts, sns.color_palette("colorblind" if len(parts) <= 10 else "cividis", len(parts)), strict=True
-    ):
+    colors = sns.color_palette("colorblind" if len(parts) <= 10 else "cividis", len(parts))
+    for part, color in zip(parts, colors, strict=True):
         chosen = (table[table[by] == part] if by else table).set_index("name").reindex(names)
         width = chosen["estimate"].fillna(0).to_numpy()
         bars = axis.barh(place, width, left=left, color=color, edgecolor="white", label=spell(part) if by else None)
         texts = [write_number(value) if value >= enough or not by else "" for value in width]
-        ink = "white" if by and np.mean(color) < 0.45 else "black"
-        axis.bar_label(
-            bars, texts, label_type="center" if by else "edge", padding=0 if by else 3, fontsize=8, color=ink
-        )
+        inside = {"label_type": "center", "color": "white" if np.mean(color) < 0.45 else "black"}
+        axis.bar_label(bars, texts, fontsize=8, **inside if by else {"padding": 3})
         if "low" in chosen and part == parts[0]:
             axis.hlines(place - 0.3, chosen["low"], chosen["high"], color="black", linewidth=1.2)
         left = left + width
@@ -345,26 +333,12 @@ def _label_data(figure: Figure, data: str) -> None:
 def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, data: str) -> None:
     """Write ``<name>.png`` and, beside it, ``<name>.csv`` with the numbers the figure shows.
 
-    The same figure and table give the same bytes. A named index is written as the first columns; an unnamed
-    one is left out.
+    The table is exactly what is plotted; floats are written with 10 significant digits. A named index is written as the
+    first columns; an unnamed one is left out. `data`, "real" or "simulated", is what the figure says in its corner. The
+    same figure and table give the same bytes.
 
-    Parameters
-    ----------
-    figure : Figure
-    table : DataFrame
-        Exactly what is plotted; floats are written with 10 significant digits.
-    name : str
-        Letters, digits, "_" and "-": both files' name without the ending.
-    folder : Path
-        An existing folder, such as `Run.folder`.
-    data : "real" or "simulated"
-        What the figure says in its corner.
-
-    Raises
-    ------
-    ValueError
-        A name with other characters, a table without rows or columns, an unnamed index of labels (which the
-        CSV would lose), another kind of data.
+    Raises a ValueError for a name with other characters than letters, digits, "_" and "-", an empty table, an unnamed
+    index of labels (which the CSV would lose), or another kind of data.
     """
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"figure name {name!r}: use letters, digits, '_' and '-' only")

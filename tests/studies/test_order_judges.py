@@ -54,13 +54,8 @@ def arena() -> SimulatedArena:
 
 
 @pytest.fixture(scope="module")
-def prompts(arena) -> pd.DataFrame:
-    return pd.DataFrame({"prompt": ["?"], "topic": arena.topics[:1], "difficulty": "medium"})
-
-
-@pytest.fixture(scope="module")
-def judged(arena, prompts) -> pd.DataFrame:
-    return simulate_judges(arena, BIASES, prompts, 6_000, np.random.default_rng(11))
+def judged(arena) -> pd.DataFrame:
+    return simulate_judges(arena, BIASES, 6_000, np.random.default_rng(11))
 
 
 def test_places_are_counted_by_judge():
@@ -105,8 +100,8 @@ def test_a_simulated_judge_has_the_bias_it_was_given(judged):
     assert abs(lead["fair"]) < 0.05 and lead["first"] > 0.2 and lead["second"] < -0.1
 
 
-def test_a_judge_asked_in_both_orders_answers_for_a_place_as_often_as_its_bias_says(arena, prompts, rng):
-    answers = simulate_both_orders(arena, BIASES, prompts, 4_000, rng)
+def test_a_judge_asked_in_both_orders_answers_for_a_place_as_often_as_its_bias_says(arena, rng):
+    answers = simulate_both_orders(arena, BIASES, 4_000, rng)
     share = both_order_shares(answers).pivot(index="judge", columns="answer", values="share")
     theta = arena.mean_ratings
     delta = (theta[:, None] - theta[None])[~np.eye(len(theta), dtype=bool)]

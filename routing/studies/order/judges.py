@@ -31,47 +31,38 @@ PEOPLE = "people, 2025"
 BOTH_ORDERS = ("right in both orders", "the first answer both times", "the second answer both times", "wrong in both")
 
 
+def alike_prompts(arena: SimulatedArena, n_prompts: int = 1) -> pd.DataFrame:
+    """Return prompts of the difficulty whose slope is 1: without topics, their ratings are the mean ratings."""
+    return pd.DataFrame({"prompt": ["?"] * n_prompts, "topic": arena.topics[0], "difficulty": "medium"})
+
+
 def simulate_judges(
-    arena: SimulatedArena,
-    biases: Mapping[str, float],
-    prompts: pd.DataFrame,
-    n_battles: int,
-    rng: np.random.Generator,
+    arena: SimulatedArena, biases: Mapping[str, float], n_battles: int, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Draw battles in order of display, each judge's own, with columns judge and those of `routing.battles`.
 
     `biases`, by judge, are log-odds added to the rating of the model shown first.
     """
-    parts = [arena.sample_battles(prompts, n_battles, rng, bias).assign(judge=name) for name, bias in biases.items()]
-    return pd.concat(parts, ignore_index=True)
+    sampled = {name: arena.sample_battles(alike_prompts(arena), n_battles, rng, bias) for name, bias in biases.items()}
+    return pd.concat([table.assign(judge=name) for name, table in sampled.items()], ignore_index=True)
 
 
 def simulate_both_orders(
-    arena: SimulatedArena,
-    biases: Mapping[str, float],
-    prompts: pd.DataFrame,
-    n_items: int,
-    rng: np.random.Generator,
+    arena: SimulatedArena, biases: Mapping[str, float], n_items: int, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Query judges who never say tie about the same two answers in both orders; columns are those of `read_llmbar`."""
-    items = arena.sample_battles(prompts, n_items, rng)
-    by_prompt = prompts.set_index("prompt").loc[items["prompt"]].reset_index()
+    items, prompts = arena.sample_battles(alike_prompts(arena), n_items, rng), alike_prompts(arena, n_items)
     parts = []
     for name, bias in biases.items():
         odds = []
         for added in (0.0, bias, -bias):  # the truth; output 1 shown first; output 2 shown first
-            win, _, loss = arena.outcome_probability(by_prompt, items["model_a"], items["model_b"], added).T
+            win, _, loss = arena.outcome_probability(prompts, items["model_a"], items["model_b"], added).T
             odds.append(win / (win + loss))
         says_one = rng.random((2, n_items)) < odds[1:]
         part = {"label": odds[0] < 0.5, "winner_unswapped": ~says_one[0], "winner_swapped": ~says_one[1]}
         table = pd.DataFrame({column: 1 + values.astype(np.int64) for column, values in part.items()})
         parts.append(table.assign(judge=name, item=np.arange(n_items)))
     return pd.concat(parts, ignore_index=True)
-
-
-def alike_prompts(arena: SimulatedArena) -> pd.DataFrame:
-    """Return one prompt of the difficulty whose slope is 1: without topics, its ratings are the mean ratings."""
-    return pd.DataFrame({"prompt": ["?"], "topic": arena.topics[:1], "difficulty": "medium"})
 
 
 def load_judges(
@@ -86,9 +77,8 @@ def load_judges(
         both = read_llmbar()
         both = both[(both["protocol"] == "Vanilla") & (both["round"] == 0)]
         return read_human_and_judges(), read_arena140k().assign(judge=PEOPLE), both
-    alike = alike_prompts(arena)
-    judged = simulate_judges(arena, BIASES, alike, 4_000, rng)
-    return judged, judged.head(0), simulate_both_orders(arena, BIASES, alike, 500, rng)
+    judged = simulate_judges(arena, BIASES, 4_000, rng)
+    return judged, judged.head(0), simulate_both_orders(arena, BIASES, 500, rng)
 
 
 def _share(count: int, total: int) -> tuple[float, float, float]:
@@ -97,12 +87,7 @@ def _share(count: int, total: int) -> tuple[float, float, float]:
 
 
 def first_answer_shares(battles: pd.DataFrame) -> pd.DataFrame:
-    """Count how often the answer shown first and the one shown second won, by judge, over all battles.
-
-    Returns
-    -------
-    DataFrame with columns judge, place ("first", "second"), share, low, high (95 %, Wilson), n_battles
-    """
+    """Return judge, place ("first", "second"), share of all battles that it won, low, high (95 %), n_battles."""
     rows = [
         (judge, place, *_share((part["winner"] == label).sum(), len(part)), len(part))
         for judge, part in battles.groupby("judge", sort=False)
@@ -121,17 +106,9 @@ def plot_places(table: pd.DataFrame) -> Figure:
 
 
 def both_order_shares(answers: pd.DataFrame) -> pd.DataFrame:
-    """Count what judges answer who are queried about the same two outputs in both orders.
+    """Return judge, answer (one of `BOTH_ORDERS`), share of the items, low, high (95 %), n_items.
 
-    Parameters
-    ----------
-    answers : DataFrame
-        judge, label, winner_unswapped, winner_swapped, as `read_llmbar` has them: outputs, not positions. A row that
-        lacks an answer is left out.
-
-    Returns
-    -------
-    DataFrame with columns judge, answer (one of `BOTH_ORDERS`), share, low, high (95 %, Wilson), n_items
+    `answers` are those of `read_llmbar`: outputs, not positions. A row that lacks an answer is left out.
     """
     table = answers.dropna(subset=["winner_unswapped", "winner_swapped"])
     one, other = table["winner_unswapped"], table["winner_swapped"]
@@ -155,11 +132,8 @@ def plot_both_orders(table: pd.DataFrame) -> Figure:
 def compare_rankings(battles: pd.DataFrame) -> pd.DataFrame:
     """Return what the first-answer term finds and what it changes, by judge, on battles as they were displayed.
 
-    Returns
-    -------
-    DataFrame
-        judge, effect, low, high (log-odds, 95 %), largest_shift_elo (of a rating, with the term instead of without),
-        spread_ratio (standard deviation of the ratings with the term over that without it), ranks_changed (models).
+    Columns are judge, effect, low, high (log-odds, 95 %), largest_shift_elo (of a rating, with the term instead of
+    without), spread_ratio (standard deviation of ratings with the term over that without), ranks_changed (models).
     """
     rows = []
     for judge, part in battles.groupby("judge", sort=False):
@@ -167,9 +141,8 @@ def compare_rankings(battles: pd.DataFrame) -> pd.DataFrame:
         plain = fit_bradley_terry(count_pairs(part), "davidson").ratings
         shift = (fit.ratings - plain).abs().max() * ELO_PER_LOG_ODDS
         changed = int((fit.ratings.rank() != plain.rank()).sum())
-        rows.append(
-            (judge, fit.position_effect, *fit.position_interval(), shift, fit.ratings.std() / plain.std(), changed)
-        )
+        spread = fit.ratings.std() / plain.std()
+        rows.append((judge, fit.position_effect, *fit.position_interval(), shift, spread, changed))
     columns = ["judge", "effect", "low", "high", "largest_shift_elo", "spread_ratio", "ranks_changed"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -190,28 +163,17 @@ def show_first(battles: pd.DataFrame, model: str) -> pd.DataFrame:
 def show_each_first(battles: pd.DataFrame) -> pd.DataFrame:
     """Compare the rating of every model from battles that always showed it first with that from all battles.
 
-    Parameters
-    ----------
-    battles : DataFrame
-        Of one judge, each pair of models shown in both orders.
-
-    Returns
-    -------
-    DataFrame
-        model, term (whether the fit has a first-answer term), shift_elo (its rating minus that with the term on all
-        battles, in Elo points), ranks_gained.
+    `battles` are of one judge, each pair shown in both orders. Columns are model, term (whether the fit has it),
+    shift_elo (its rating minus that with the term on all battles), ranks_gained.
     """
     everything = fit_position_effect(battles).ratings
     rows = []
     for model in everything.index:
         part = show_first(battles, model)
-        fits = {
-            False: fit_bradley_terry(count_pairs(part), "davidson").ratings,
-            True: fit_position_effect(part).ratings,
-        }
-        for term, ratings in fits.items():
+        for term, fit in enumerate((fit_bradley_terry(count_pairs(part), "davidson"), fit_position_effect(part))):
+            ratings = fit.ratings
             shift = (ratings[model] - everything[model]) * ELO_PER_LOG_ODDS
-            rows.append((model, term, shift, ratings.rank()[model] - everything.rank()[model]))
+            rows.append((model, bool(term), shift, ratings.rank()[model] - everything.rank()[model]))
     return pd.DataFrame(rows, columns=["model", "term", "shift_elo", "ranks_gained"])
 
 
@@ -220,19 +182,8 @@ def recover_known_bias(
 ) -> tuple[pd.DataFrame, PositionEffectFit]:
     """Fit ratings with and without the first-answer term where one model is always shown first and the truth is known.
 
-    Parameters
-    ----------
-    arena : SimulatedArena
-        Without topics.
-    bias : float
-        Log-odds for the first answer.
-
-    Returns
-    -------
-    table : DataFrame
-        name (of a model, the best first), fit ("without the term", "with the term", "truth"), estimate, low, high
-        (95 %), in Elo points.
-    fit : PositionEffectFit
+    `arena` has no topics, and `bias` is in log-odds. Returns a table of name (of a model, the best first), fit (as in
+    `STYLES`), estimate, low, high (95 %) in Elo points, and the fit with the term.
     """
     battles = show_first(arena.sample_battles(alike_prompts(arena), n_battles, rng, bias), model)
     truth = pd.Series(arena.mean_ratings, index=arena.models)
@@ -256,11 +207,8 @@ def plot_known_bias(table: pd.DataFrame, model: str) -> Figure:
 def average_shifts(battles: pd.DataFrame) -> pd.DataFrame:
     """Average `show_each_first` over models, for every judge.
 
-    Returns
-    -------
-    DataFrame
-        name (of the judge), fit ("without the term", "with the term"), estimate (mean shift, Elo points), low, high
-        (95 % interval of the mean over models), ranks_gained (mean).
+    Columns are name (of the judge), fit (as in `TERMS`), estimate, low, high (mean shift in Elo points, 95 % over
+    models), ranks_gained (mean).
     """
     rows = []
     for judge, part in battles.groupby("judge", sort=False):

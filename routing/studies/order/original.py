@@ -76,16 +76,7 @@ def overwrite_rows(battles: pd.DataFrame, tiers: pd.Series) -> pd.DataFrame:
 
     A row of the matrix is written as ``row[tier_a] = +1``, then ``row[tier_b] = -1``. Where both are one tier the
     second write erases the first, and the row says that the label "model_a won" has log-odds ``-rating``: the tier
-    met an opponent rated 0, and won where model_b did.
-
-    Parameters
-    ----------
-    tiers : Series
-        Tier of each model, whole numbers.
-
-    Returns
-    -------
-    DataFrame with the rows and the index of `battles`.
+    met an opponent rated 0, and won where model_b did. `tiers` has a whole number per model; rows and index are kept.
     """
     table = validate_battles(battles)
     first, second = (table[side].map(tiers).map(TIER_NAME) for side in ("model_a", "model_b"))
@@ -119,15 +110,8 @@ def variance_tiers(ratings: pd.Series, n_tiers: int) -> pd.Series:
 class OriginalSimilarityRouter(Router):
     """Fit RouteLLM's similarity-weighted router, with its two faults of order [RouteLLM24].
 
-    Rows are overwritten (`overwrite_rows`), and the pair is fixed when the router is made. A tie is half a win for
-    each, as two rows of half the weight are there.
-
-    Parameters
-    ----------
-    strong, weak : str
-        The pair that is scored, whichever pair is queried.
-    gamma, n_tiers, prior_strength, encoder
-        As in `SimilarityRouter`.
+    Rows are overwritten (`overwrite_rows`), and the pair `strong`, `weak` is scored, whichever is queried. A tie is
+    half a win for each, as two rows of half the weight are there. The other parameters are those of `SimilarityRouter`.
     """
 
     strong: str
@@ -174,11 +158,6 @@ class FixedPairRouter(_Wrapper):
     """Score the pair it was made with, as RouteLLM's matrix factorization does [RouteLLM24].
 
     Which pair is queried is ignored, so with the two swapped hard prompts go to the weak model (its issue 79).
-
-    Parameters
-    ----------
-    router : Router
-    strong, weak : str
     """
 
     def __init__(self, router: Router, strong: str, weak: str) -> None:
@@ -205,13 +184,7 @@ class TiesToWeakRouter(_Wrapper):
 
 
 class EloRouter(Router):
-    """Make a router of any function from a battle table to ratings, so that `audit_order` can audit it.
-
-    Parameters
-    ----------
-    fit_elo : function DataFrame -> Series
-        Elo points by model, as `fit_rows` and `fit_pivot_tables` give them.
-    """
+    """Make a router of a function from battles to Elo points by model, so that `audit_order` can audit it."""
 
     def __init__(self, fit_elo: Callable[[pd.DataFrame], pd.Series]) -> None:
         self.fit_elo = fit_elo
@@ -235,12 +208,7 @@ def fit_rows(battles: pd.DataFrame) -> pd.Series:
     """Return Elo ratings by logistic regression on one row per battle, labelled "model_a won" [Chiang24], [RouteLLM24].
 
     The table is doubled, and a tie is won once by each. Without ties and with the winner always first all labels are
-    the same.
-
-    Raises
-    ------
-    ValueError
-        From scikit-learn: only one class of labels.
+    the same, and scikit-learn raises a ValueError.
     """
     models, model_a, model_b, outcome = encode_battles(battles)
     design = np.eye(len(models))[model_a] - np.eye(len(models))[model_b]
@@ -253,12 +221,8 @@ def fit_pivot_tables(battles: pd.DataFrame) -> pd.Series:
 
     Wins of the first, wins of the second and ties are tables of first against second models, added by label. Only
     models that had the outcome in that role are in a table, and the sum is missing where one of them is. Pairs
-    with a missing sum are skipped; a model without pairs keeps the initial 1000.
-
-    Raises
-    ------
-    ValueError
-        From scikit-learn: no pair is left, as where the winner always stands first.
+    with a missing sum are skipped; a model without pairs keeps the initial 1000. Where no pair is left, as where the
+    winner is always first, scikit-learn raises a ValueError.
     """
     table = validate_battles(battles)
     won, lost, tied = (

@@ -282,19 +282,9 @@ def measure_consequences(
 ) -> pd.DataFrame:
     """Return what another order of the same battles does to APGR and to the bill.
 
-    Parameters
-    ----------
-    scores : mapping of str to Scores
-        By kind, as `score_orders` gives them.
-    quality : mapping of str to (strong, weak)
-        By benchmark.
-
-    Returns
-    -------
-    DataFrame
-        kind, benchmark, order, apgr, difference (to "as displayed"), low, high (of the difference, 95 %, paired over
-        prompts), usd_per_1000 (dollars for 1,000 calls at the smallest share of strong calls that recovers half of the
-        gap).
+    `scores` are those of `score_orders` by kind, `quality` that of the strong and the weak model by benchmark. Columns
+    are kind, benchmark, order, apgr, difference (to "as displayed"), low, high (of the difference, 95 %, paired over
+    prompts), usd_per_1000 (for 1,000 calls at the smallest share of strong calls that recovers half of the gap).
     """
     parts = []
     for kind, by_benchmark in scores.items():
@@ -369,12 +359,8 @@ def same_tier_bias(
 
     Battles are decided ones of `level_tiers`, on prompts that are all alike, each pair shown either way round equally
     often. So a sound fit is off by its sampling error only, and battles within a tier teach it nothing. `shares` of
-    battles within a tier are below 1; all shares and routers are compared on the same `n_draws`.
-
-    Returns
-    -------
-    DataFrame
-        router ("RouteLLM", "fixed"), share, estimate (mean error over the draws), low, high (95 % of that mean).
+    battles within a tier are below 1; all shares and routers are compared on the same draws. Columns are router
+    ("RouteLLM", "fixed"), share, estimate (mean error over the draws), low, high (95 % of that mean).
     """
     level = level_tiers(arena, n_tiers)
     rating = dict(zip(level.models, level.mean_ratings, strict=True))
@@ -417,13 +403,9 @@ def _draw_decided(
     rng: np.random.Generator,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Battles without ties between models of different and of the same rating."""
-    tables: list[pd.DataFrame] = []
-    found = np.zeros(2, dtype=np.int64)
-    while (found < (n_across, n_within)).any():
-        table = arena.sample_battles(prompts, 2 * (n_across + n_within), rng)
-        tables.append(table[table["winner"] != "tie"])
-        same = tables[-1]["model_a"].map(rating) == tables[-1]["model_b"].map(rating)
-        found += np.bincount(same, minlength=2)
-    table = pd.concat(tables, ignore_index=True)
-    same = (table["model_a"].map(rating) == table["model_b"].map(rating)).to_numpy()
+    table, same = pd.DataFrame(), np.array([], dtype=bool)
+    while (~same).sum() < n_across or same.sum() < n_within:
+        drawn = arena.sample_battles(prompts, 2 * (n_across + n_within), rng)
+        table = pd.concat([table, drawn[drawn["winner"] != "tie"]], ignore_index=True)
+        same = (table["model_a"].map(rating) == table["model_b"].map(rating)).to_numpy()
     return table[~same][:n_across], table[same][:n_within]
