@@ -372,6 +372,47 @@ def test_random_ratings_depend_on_text_and_seed_alone(battles):
     assert abs(drawn.mean()) < 0.05 and abs(drawn.std() - 1) < 0.05
 
 
+UNBEATEN = pd.DataFrame(
+    [("q", "new", "old", "model_a")] * 2 + [("r", "old", "new", "tie")] * 3,
+    columns=["prompt", "model_a", "model_b", "winner"],
+)
+DEFAULTS = {
+    "bradley_terry": BradleyTerryRouter,
+    "similarity": lambda **s: SimilarityRouter(encoder=ENCODER, **s),
+    "factorization": lambda **s: MatrixFactorizationRouter(n_epochs=1, n_seeds=1, encoder=ENCODER, **s),
+}
+
+
+@pytest.mark.parametrize("make", DEFAULTS.values(), ids=DEFAULTS)
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [(UNBEATEN, "new never lost and old never won"), (UNBEATEN[:2], "new|old"), (UNBEATEN[2:], "all battles are ties")],
+    ids=["no loss", "wins alone", "ties alone"],
+)
+def test_battles_without_a_finite_estimate_are_refused_but_for_a_prior(make, table, named):
+    table = with_another_prompt(table)
+    with pytest.raises(ValueError, match=rf"({named}).*prior_strength"):
+        make().fit(table)
+    router = make(prior_strength=1.0).fit(table)
+    assert np.abs(router.ratings(QUESTIONS)).max() < 3 and 0 < router.nu < 20
+
+
+def test_a_random_router_needs_no_estimate():
+    for table, nu in ((UNBEATEN[:2], 1 / 4), (UNBEATEN[2:], 10)):
+        assert RandomRouter().fit(table).nu == pytest.approx(nu)
+
+
+@every_router
+def test_win_probability_and_expected_score_agree_with_the_outcomes(make, battles):
+    router = make().fit(battles)
+    win, tie, loss = router.outcome_probability(QUESTIONS, "ant", "bee").T
+    np.testing.assert_allclose(router.win_probability(QUESTIONS, "ant", "bee"), win / (win + loss), atol=1e-12)
+    np.testing.assert_allclose(router.expected_score(QUESTIONS, "ant", "bee"), win + tie / 2, atol=1e-12)
+    margin = router.margin(QUESTIONS, "ant", "bee")  # log-odds of a win, but where ties were half wins of the score
+    odds = router.expected_score if getattr(router, "ties", "") == "half" else router.win_probability
+    np.testing.assert_allclose(odds(QUESTIONS, "ant", "bee"), 1 / (1 + np.exp(-margin)), atol=1e-12)
+
+
 # --- recovery of a known truth
 
 

@@ -100,6 +100,20 @@ def test_a_prompt_that_resembles_nothing_is_named(battles):  # noqa: F811
         router.ratings(opposite)
 
 
+def test_weights_that_underflow_are_refused_but_for_a_prior(battles):  # noqa: F811
+    """Seen from this prompt, battles of the other kind weigh 10 ** -99: the models of one kind never met the others."""
+    kind = battles["prompt"].str[-1].isin(list("01234")).to_numpy()
+    vectors = np.where(kind[:, None], [0.1, 1.0], [0.1, -1.0])
+    names = battles["model_a"] + battles["model_b"]
+    apart = battles[(names.isin(["antbee", "beeant"]).to_numpy() == kind)]
+    query = np.array([[0.25, 1.0]])
+    router = SimilarityRouter(n_tiers=None, gamma=1e50).fit(apart, vectors[apart.index])
+    with pytest.raises(ValueError, match="prompt 0 of the batch resembles some battles so little.*prior"):
+        router.ratings(query)
+    held = SimilarityRouter(n_tiers=None, gamma=1e50, prior_strength=1.0).fit(apart, vectors[apart.index])
+    assert np.abs(held.ratings(query)).max() < 10
+
+
 def split_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Two halves, of which the second alone knows one of the models."""
     newcomer = table["model_a"].iloc[0]
