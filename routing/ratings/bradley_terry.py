@@ -187,8 +187,8 @@ def explain_missing(counts: PairCounts, ties: str) -> str:
     if n_groups == 1:
         unbeaten, winless = (name_some(models[~(counts.wins > 0).any(axis=axis)]) for axis in (0, 1))
         return (
-            f"{unbeaten} never lost and {winless} never won, with so many ties between that the likelihood rises for"
-            f" ever as ratings and tie parameter grow together; {prior}"
+            f"{unbeaten} never lost and {winless} never won, and no circle of results holds more wins than ties, so"
+            f" that the likelihood rises for ever as ratings and tie parameter grow together; {prior}"
         )
     ends = []  # groups that only won or only lost; in an acyclic graph of groups there are at least two
     for number in range(n_groups):
@@ -261,9 +261,7 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
     result = solve_ratings(pairs, n_models, solved_as, prior)
     check_converged(result, counts.models)
     covariance, log_likelihood = sandwich(pairs, result, solved_as, has_tie, prior)
-    tie_parameter = (
-        float(np.exp(result.tie_parameter[0])) if solved_as == "davidson" else float(result.tie_parameter[0])
-    )
+    (tie_parameter,) = np.exp(result.tie_parameter) if solved_as == "davidson" else result.tie_parameter
     if not has_tie:
         delta = result.ratings[0][pairs.first] - result.ratings[0][pairs.second]
         tie_parameter, log_likelihood = fit_tie_share(delta, everything[:, 0], ties)
@@ -273,7 +271,7 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
         ratings=pd.Series(result.ratings[0], index=pd.Index(counts.models, name="model"), name="rating"),
         covariance=covariance,
         ties=ties,
-        tie_parameter=tie_parameter,
+        tie_parameter=float(tie_parameter),
         log_likelihood=log_likelihood,
         n_battles=counts.n_battles,
         n_iterations=result.n_iterations,
@@ -369,9 +367,7 @@ def resample_ratings(resampling: Resampling, size: int, seed: np.random.SeedSequ
     """Return the ratings of one block of resamples, (size, n_models), NaN where there is no finite estimate."""
     models, _, ties, prior_strength, start = resampling
     problems, n_models = resampling.draw(size, seed), len(models)
-    has_tie = np.full(size, ties in ("davidson", "rao_kupper")) & (
-        (prior_strength > 0) | problems.outcomes[1].any(axis=1)
-    )
+    has_tie = (prior_strength > 0) | problems.outcomes[1].any(axis=1) & (ties in ("davidson", "rao_kupper"))
     found = find_estimable(problems, n_models, has_tie.any()) if prior_strength == 0 else np.ones(size, dtype=bool)
     rated = np.full((size, n_models), np.nan)
     for solved_as, rows in ((ties, found & has_tie), ("half", found & ~has_tie)):  # without ties nu and tau are 0
@@ -390,17 +386,9 @@ def join_resamples(resampling: Resampling, blocks: list[tuple], rated: list[np.n
     if n_missing:
         block = next(number for number, part in enumerate(missing) if part.any())
         row = int(np.argmax(missing[block]))
-        pairs, (wins, tied) = (
-            resampling.draw(*blocks[block]),
-            np.zeros((2, len(resampling.models), len(resampling.models))),
-        )
-        wins[pairs.first, pairs.second], wins[pairs.second, pairs.first] = (
-            pairs.outcomes[0, row],
-            pairs.outcomes[2, row],
-        )
-        tied[pairs.first, pairs.second] = tied[pairs.second, pairs.first] = pairs.outcomes[1, row]
         number, total = sum(map(len, missing[:block])) + row, sum(map(len, missing))
-        reason = explain_missing(PairCounts(resampling.models, wins, tied), resampling.ties)
+        counts = resampling.draw(*blocks[block]).counts(resampling.models, row)
+        reason = explain_missing(counts, resampling.ties)
         raise ValueError(f"{n_missing} of {total} resamples have no finite ratings: in resample {number} {reason}")
     return np.concatenate([np.empty((0, len(resampling.models))), *rated])
 

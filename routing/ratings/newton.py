@@ -33,6 +33,13 @@ class PairSums(NamedTuple):
     outcomes: np.ndarray  # (3, n_problems, n_pairs) battles the first won, ties, battles the second won
     position: np.ndarray | None = None  # (n_pairs,) what the position effect is multiplied with; None: no such effect
 
+    def counts(self, models: tuple[str, ...], problem: int) -> PairCounts:
+        """Return one problem as the pair counts of `models`; the inverse of `pair_sums`."""
+        wins, ties = np.zeros((2, len(models), len(models)))
+        wins[self.first, self.second], ties[self.first, self.second], lost = self.outcomes[:, problem]
+        wins[self.second, self.first] = lost
+        return PairCounts(models, wins, ties + ties.T)
+
 
 def pair_sums(counts: PairCounts) -> PairSums:
     """Return the pairs of `counts` that met, the lower index first, and their outcomes as one problem."""
@@ -46,7 +53,7 @@ class NewtonResult(NamedTuple):
 
     ratings: np.ndarray  # (n_problems, n_models) log-odds, each row of mean 0
     position_effect: np.ndarray  # (n_problems,) log-odds; 0 where the pairs have no position
-    tie_parameter: np.ndarray  # (n_problems,) log nu or tau, 0 where there is none
+    tie_parameter: np.ndarray  # (n_problems,) log nu or tau; 0 where there is none
     n_iterations: int
     converged: np.ndarray  # (n_problems,) bool
     least_settled: np.ndarray  # (n_problems,) index of the model whose rating rounding moves most
@@ -224,63 +231,64 @@ def solve_ratings(
     has_tie = ties in ("davidson", "rao_kupper") and tie_parameter is None
     if has_tie and prior_strength:
         pairs = with_tie_prior(pairs, prior_strength)
-    n_problems, last = pairs.outcomes.shape[1], n_models + (pairs.position is not None)
-    prior = np.zeros(n_models) if prior is None else prior
-    value_at = np.zeros((n_problems, last + 1))  # ratings, position effect, tie parameter
-    value_at[:, :n_models] = prior if start is None else start
-    value_at[:, last] = 0.0 if tie_parameter is None else tie_parameter
+    n_problems, has_position = pairs.outcomes.shape[1], pairs.position is not None
+    epsilon, above_0 = np.finfo(float).eps, has_tie and ties == "rao_kupper"
+    center = np.zeros(n_models + has_position + has_tie)  # by ratings, position effect, tie parameter
+    center[:n_models] = 0.0 if prior is None else prior
+    penalty = np.where(np.arange(len(center)) < n_models + has_position, prior_strength, 0.0)
+    at = np.tile(center, (n_problems, 1))
+    if start is not None:
+        at[:, :n_models] = start
     if has_tie:  # the value that fits the share of ties between equal models
         share = pairs.outcomes[1].sum(axis=1) / pairs.outcomes.sum(axis=(0, 2))
-        value_at[:, last] = np.log(2 * share / (1 - share)) if ties == "davidson" else np.log((1 + share) / (1 - share))
+        at[:, -1] = np.log(2 * share / (1 - share)) if ties == "davidson" else np.log((1 + share) / (1 - share))
+    known = np.full(n_problems, 0.0 if tie_parameter is None else tie_parameter)
+
+    def split(at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        effect = at[:, n_models] if has_position else np.zeros(n_problems)
+        return at[:, :n_models], effect, at[:, -1] if has_tie else known
 
     def evaluate(at: np.ndarray) -> tuple[OutcomeTerms, np.ndarray]:
-        terms = outcome_terms(pairs, at[:, :n_models], at[:, n_models], at[:, last], ties)
-        away = at[:, :last] - np.append(prior, np.zeros(last - n_models))
+        terms = outcome_terms(pairs, *split(at), ties)
         fit = (pairs.outcomes * terms.log_probability).sum(axis=(0, 2))
-        return terms, fit - prior_strength / 2 * (away**2).sum(axis=1)
+        return terms, fit - (penalty / 2 * (at - center) ** 2).sum(axis=1)
 
-    slack = np.finfo(float).eps * pairs.outcomes.sum(axis=(0, 2))  # the rounding of log-probabilities near 0
+    slack = epsilon * pairs.outcomes.sum(axis=(0, 2))  # the rounding of log-probabilities near 0
     converged, unsettled = np.zeros(n_problems, dtype=bool), np.zeros(n_problems, dtype=np.int64)
     with few_threads(n_models), np.errstate(over="ignore", invalid="ignore"):
-        terms, value = evaluate(value_at)
+        terms, value = evaluate(at)
         for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007 (the count is returned)
             by_delta, by_tie = pairs.outcomes * terms.slope, pairs.outcomes * terms.tie_slope
             gradient = _gradient(pairs, by_delta.sum(axis=0), by_tie.sum(axis=0), n_models, has_tie)
-            gradient[:, :n_models] -= prior_strength * (value_at[:, :n_models] - prior)
-            gradient[:, n_models:last] -= prior_strength * value_at[:, n_models:last]
+            gradient -= penalty * (at - center)
             by_delta, by_tie = np.abs(by_delta).sum(axis=0), np.abs(by_tie).sum(axis=0)
-            rounding = np.finfo(float).eps * _gradient(pairs, by_delta, by_tie, n_models, has_tie, sign=1.0)
+            rounding = epsilon * _gradient(pairs, by_delta, by_tie, n_models, has_tie, sign=1.0)
             curvature = information(pairs, terms, n_models, has_tie, prior_strength)
             try:
                 solved = np.linalg.solve(curvature, np.stack([gradient, rounding], axis=2))
             except np.linalg.LinAlgError:  # weights too far apart for the digits of a float
                 break
-            step = np.zeros_like(value_at)
-            step[:, : solved.shape[1]] = solved[..., 0]
+            step, noise = solved[..., 0], np.abs(solved[..., 1])
             step[:, :n_models] -= step[:, :n_models].mean(axis=1, keepdims=True)
             step[converged] = 0.0
-            unit = np.maximum(np.abs(value_at).max(axis=1), 1.0)[:, None] * np.ones(solved.shape[1])
-            if has_tie and ties == "rao_kupper":
-                unit[:, last] = value_at[:, last]
-            size = np.abs(step[:, : solved.shape[1]] / unit).max(axis=1)
-            noise = np.abs(solved[..., 1] / unit)
             unsettled = np.where(converged, unsettled, noise[:, :n_models].argmax(axis=1))
-            noise = noise.max(axis=1)
+            unit = np.tile(np.maximum(np.abs(at).max(axis=1, keepdims=True), 1.0), len(center))
+            if above_0:
+                unit[:, -1] = at[:, -1]
+            size, noise = np.abs(step / unit).max(axis=1), (noise / unit).max(axis=1)
             step *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.abs(step).max(axis=1), LONGEST_STEP))[:, None]
             for halving in range(42):
-                new = value_at + step
-                inside = new[:, last] > 0 if has_tie and ties == "rao_kupper" else np.ones(n_problems, dtype=bool)
-                new[~inside, last] = value_at[~inside, last]
+                new = at + step
+                outside = new[:, -1] <= 0 if above_0 else np.zeros(n_problems, dtype=bool)
+                new[outside] = at[outside]
                 new_terms, new_value = evaluate(new)
-                worse = ~inside | ~(new_value >= value - 1e-12 * np.abs(value) - slack)
+                worse = outside | ~(new_value >= value - 1e-12 * np.abs(value) - slack)
                 if not worse.any():
                     break
                 step[worse] *= 0.5 if halving < 40 else 0.0
-            value_at, terms, value = new, new_terms, new_value
+            at, terms, value = new, new_terms, new_value
             converged |= (size <= np.maximum(STEP_TOLERANCE, 4 * noise)) & (noise <= LARGEST_NOISE)
             if converged.all():
                 break
-    ratings = value_at[:, :n_models] - value_at[:, :n_models].mean(axis=1, keepdims=True)
-    return NewtonResult(
-        ratings, value_at[:, n_models] * (last > n_models), value_at[:, last], iteration, converged, unsettled
-    )
+    ratings, effect, tie = split(at)
+    return NewtonResult(ratings - ratings.mean(axis=1, keepdims=True), effect, tie, iteration, converged, unsettled)

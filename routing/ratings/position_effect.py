@@ -17,6 +17,7 @@ from scipy.optimize import linprog
 from routing.battles import encode_battles, sum_outcomes
 from routing.ratings.bradley_terry import (
     WEAKEST_PRIOR,
+    BradleyTerryFit,
     check_converged,
     explain_missing,
     find_estimable,
@@ -28,39 +29,25 @@ from routing.ratings.newton import PairSums, quadratic_form, solve_ratings
 
 
 @dataclass(frozen=True)
-class PositionEffectFit:
-    """Ratings and what the place of an answer adds to them.
+class PositionEffectFit(BradleyTerryFit):
+    """Ratings and what the place of an answer adds to them: a `BradleyTerryFit`, and
 
     Attributes
     ----------
-    ratings : Series, shape (n_models,)
-        Log-odds, mean 0, indexed by model.
     position_effect : float
         Log-odds added to the rating of the model whose answer is shown first; above 0 the first answer is favoured.
-    covariance : array, shape (n_models + 1, n_models + 1)
-        Sandwich covariance [White82] of the ratings, then the effect; as `BradleyTerryFit.covariance`.
-    nu : float
-        nu of Davidson's model.
-    log_likelihood : float
-        Nats, of all battles.
+        Probabilities that name no place leave it out.
+    position_variance : float
+        Sandwich variance of the effect.
     """
 
-    ratings: pd.Series
     position_effect: float
-    covariance: np.ndarray
-    nu: float
-    log_likelihood: float
-    n_battles: int
+    position_variance: float
 
     def position_interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the normal confidence interval of the effect, log-odds."""
-        width = half_width(self.covariance[-1, -1], level)
+        width = half_width(self.position_variance, level)
         return float(self.position_effect - width), float(self.position_effect + width)
-
-    def interval(self, level: float = 0.95) -> pd.DataFrame:
-        """Return the normal confidence interval of each rating, columns ``low`` and ``high``, log-odds."""
-        width = half_width(np.diagonal(self.covariance)[:-1], level)
-        return pd.DataFrame({"low": self.ratings - width, "high": self.ratings + width})
 
 
 def fit_position_effect(battles: pd.DataFrame, prior_strength: float = 0.0) -> PositionEffectFit:
@@ -100,11 +87,15 @@ def fit_position_effect(battles: pd.DataFrame, prior_strength: float = 0.0) -> P
     covariance, log_likelihood = sandwich(pairs, result, solved_as, has_tie, prior_strength)
     return PositionEffectFit(
         ratings=pd.Series(result.ratings[0], index=pd.Index(models, name="model"), name="rating"),
-        position_effect=float(result.position_effect[0]),
-        covariance=covariance,
-        nu=float(np.exp(result.tie_parameter[0])) if has_tie else 0.0,
+        covariance=covariance[:-1, :-1],
+        ties="davidson",
+        tie_parameter=float(np.exp(result.tie_parameter[0])) if has_tie else 0.0,
         log_likelihood=log_likelihood,
-        n_battles=len(battles),
+        n_battles=float(len(battles)),
+        n_iterations=result.n_iterations,
+        converged=True,
+        position_effect=float(result.position_effect[0]),
+        position_variance=float(covariance[-1, -1]),
     )
 
 
@@ -127,22 +118,15 @@ def _check_finite(pairs: PairSums, models: tuple[str, ...], has_tie: bool) -> No
     identity = np.eye(n_models)
     delta = np.column_stack([identity[pairs.first] - identity[pairs.second], np.ones(len(won)), np.zeros(len(won))])
     tie = np.append(np.zeros(n_models + 1), 1.0)
-    gains = [
-        delta[won],
-        -delta[lost],
-        delta[tied] + tie,
-        tie - delta[tied],
-    ]  # of log-probabilities; none may be below 0
+    gains = [delta[won], -delta[lost], delta[tied] + tie, tie - delta[tied]]  # none may be below 0
     if has_tie:
         gains += [delta[won] - tie, -delta[lost] - tie]
     gains = np.concatenate(gains)
     limits = np.repeat([1.0, 0.0], len(gains))
     found = linprog(-gains.sum(axis=0), np.concatenate([gains, -gains]), limits, bounds=(None, None)).x
     if (gains @ found).sum() > 0.5:  # 0, or by the scale of the limits at least 1
-        rising, falling = (
-            name_some(np.array(models)[found[:n_models] == end])
-            for end in (max(found[:n_models]), min(found[:n_models]))
-        )
+        gained = found[:n_models]
+        rising, falling = (name_some(np.array(models)[gained == end]) for end in (gained.max(), gained.min()))
         raise ValueError(
             f"battles this one-sided have no finite ratings and effect of the greatest likelihood: {rising} can rise"
             f" above {falling} together with the effect for ever; leave models out, or {prior}"

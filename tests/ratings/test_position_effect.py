@@ -79,7 +79,7 @@ def test_a_general_optimiser_agrees(rng):
     fit = fit_position_effect(battles)
     np.testing.assert_allclose(fit.ratings, found.x[:-2] - found.x[:-2].mean(), atol=1e-4)
     assert fit.position_effect == pytest.approx(found.x[-2], abs=1e-4)
-    assert np.log(fit.nu) == pytest.approx(found.x[-1], abs=1e-4)
+    assert np.log(fit.tie_parameter) == pytest.approx(found.x[-1], abs=1e-4)
     assert fit.log_likelihood == pytest.approx(-found.fun, abs=1e-4)
 
 
@@ -101,7 +101,7 @@ def test_battles_shown_equally_often_both_ways_have_no_effect(rng):
     fit, plain = fit_position_effect(both), fit_bradley_terry(count_pairs(both), "davidson")
     assert abs(fit.position_effect) < 1e-10
     np.testing.assert_allclose(fit.ratings, plain.ratings, atol=1e-8)
-    assert fit.nu == pytest.approx(plain.tie) and fit.log_likelihood == pytest.approx(plain.log_likelihood)
+    assert fit.tie_parameter == pytest.approx(plain.tie) and fit.log_likelihood == pytest.approx(plain.log_likelihood)
 
 
 def test_without_ties_it_is_a_logistic_regression_with_intercept(rng):
@@ -110,7 +110,7 @@ def test_without_ties_it_is_a_logistic_regression_with_intercept(rng):
     fit = fit_position_effect(decided)
     _, first, second, outcome = encode_battles(decided)
     delta = fit.ratings.to_numpy()[first] - fit.ratings.to_numpy()[second] + fit.position_effect
-    assert fit.nu == 0
+    assert fit.tie_parameter == 0
     assert ((outcome == 0) - 1 / (1 + np.exp(-delta))).sum() == pytest.approx(0, abs=1e-6)
 
 
