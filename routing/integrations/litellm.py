@@ -117,9 +117,7 @@ class LiteLLMPlugin:
         known = sorted(names.keys() & set(router.models) & self._per_input_token.keys())
         if len(known) < 2:
             rated, priced = ", ".join(router.models), ", ".join(self._per_input_token)
-            raise ValueError(
-                f"a choice needs two models that the router rates ({rated}) and that have prices ({priced})"
-            )
+            raise ValueError(f"a choice needs two models that the router rates ({rated}) and with prices ({priced})")
         if unknown := {names[name] for name in names.keys() - set(known)} - self._reported:
             logger.warning("never chosen, for want of a rating or a price: %s", ", ".join(sorted(unknown)))
             self._reported |= unknown

@@ -156,9 +156,9 @@ def check_readme(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", application], check=True, stdout=subprocess.PIPE, text=True, **settings
     )
-    assert done.stdout.strip() == "I am large.", done.stdout
+    assert done.stdout.strip() == "large", done.stdout
     print("README's application answers:", done.stdout.strip())
-    (folder / "my_plugin.py").write_text("".join(application.splitlines(keepends=True)[:3]))
+    (folder / "my_plugin.py").write_text(application.split("group = ")[0])
     config = yaml.safe_load(proxy)
     for deployment in config["model_list"]:
         parameters = deployment["litellm_params"]
