@@ -22,6 +22,7 @@ from routing.files import hash_file
 from routing.ratings.ties import outcome_probability
 from routing.routers import base
 from routing.routers.base import BradleyTerryRouter, RandomRouter, load_router
+from routing.routers.bert import BertRouter
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.simulated.arena import simulate_arena
@@ -460,3 +461,7 @@ def test_a_router_saved_by_an_earlier_version_gives_the_same_ratings(kind):
     assert list(router.models) == expected["models"]
     vectors = np.random.default_rng(5).normal(size=(3, 384))
     np.testing.assert_allclose(router.ratings(vectors), expected["ratings"], atol=1e-5)
+
+
+def test_settings_that_an_earlier_version_named_otherwise_are_known():
+    assert base._checked_settings(BertRouter, {"held_out_share": 0.2}, Path()) == {"validation_share": 0.2}

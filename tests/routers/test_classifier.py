@@ -98,6 +98,10 @@ def test_a_saved_classifier_comes_back_bit_for_bit(kind, train, folders, tmp_pat
     assert again == router and again.models == router.models and again.nu == router.nu
     assert again.ratings(PROMPTS).tobytes() == router.ratings(PROMPTS).tobytes()
     assert again.learning_curve.equals(router.learning_curve) and again.n_trained == router.n_trained
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("routing.routers.classifier.model_revision", lambda *_: "changed")
+        with pytest.raises(ValueError, match=f"{router.base_revision}.*changed"):
+            load_router(tmp_path / "router")
     with (tmp_path / "router" / "weights.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x7f")

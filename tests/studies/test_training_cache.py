@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,18 @@ def test_a_training_is_done_once_and_its_ratings_are_the_router_s(battles, tmp_p
         rated.ratings(["new"])
     with pytest.raises(TypeError, match="cannot be fitted again"):
         rated.fit(battles)
+
+
+def test_of_two_that_need_a_training_one_trains_and_the_other_waits(battles, tmp_path):  # noqa: F811
+    def rate(_: int) -> bytes:
+        training = Training(CountingRouter(prior_strength=0.1), battles, folder=tmp_path)
+        return training.rate(PROMPTS).ratings(PROMPTS).tobytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(rate, range(4)))) == 1
+    assert CountingRouter.n_fits == 1
+    (entry,) = tmp_path.iterdir()
+    assert not list(entry.glob(".*"))
 
 
 def test_whatever_a_result_depends_on_is_in_the_key(battles, tmp_path, monkeypatch):  # noqa: F811
