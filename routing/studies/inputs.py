@@ -65,6 +65,11 @@ class RoutingTask:
     test: BenchmarkTable
 
 
+def title_name(benchmark: str) -> str:
+    """Return the name of a benchmark inside a sentence."""
+    return "the simulated benchmark" if benchmark == "simulated" else benchmark
+
+
 def _sizes(profile: str, sizes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     if profile not in sizes:
         raise ValueError(f"profile is {profile!r}; use one of {', '.join(sizes)}, full")

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from routing.evaluation.call_curve import CallCurve
 from routing.evaluation.frontier import Frontier, bootstrap_frontier, cost_quality_frontier, upper_hull
 from routing.policy.budget import MultiModelPolicy, Prices
-from routing.studies.inputs import RoutingTask
+from routing.studies.inputs import RoutingTask, title_name
 from routing.studies.plotting import ROUTER_STYLES, plot_bars, plot_lines, plot_rows
 
 MIXED = "single models mixed at random"
@@ -217,7 +217,7 @@ def plot_frontiers(bands: pd.DataFrame, singles: pd.DataFrame, metrics: pd.DataF
     shown = pd.concat(lines, ignore_index=True)
     shown["usd"] = 1000 * shown["cost_usd"]
     share = metrics[(metrics["metric"] == "cost_share") & (metrics["router"] == "router")].set_index("task")["estimate"]
-    title = f"Routing reaches the best single model's quality at {share.min():.0%} of its cost on {share.idxmin()}"
+    title = f"Routing reaches the best single model's quality at {share.min():.0%} of its cost on {title_name(share.idxmin())}"
     if not np.isfinite(share.min()):
         title = "Routing does not reach the best single model's quality"
     labels = ("dollars per 1,000 calls", "mean score")
@@ -250,9 +250,7 @@ def plot_call_shares(shares: pd.DataFrame) -> Figure:
     used = shares.drop(columns=rare)
     if shares[rare].to_numpy().any():
         used = used.assign(others=shares[rare].sum(axis=1))
-    table = (
-        used.rename(columns=short_name).rename_axis(columns="model").stack().round(2).rename("estimate").reset_index()
-    )
+    table = used.rename(columns=short_name).rename_axis(columns="model").stack().rename("estimate").reset_index()
     table["name"] = table["usd_per_1000_calls"].map("{:.3g} $".format)
     title = f"Calls move from cheap to expensive models as the budget grows; {used.shape[1]} models share them"
     return plot_bars(

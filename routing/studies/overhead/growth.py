@@ -31,7 +31,7 @@ SIZES = {
     },
 }
 BASE = {
-    "smoke": {"battles": 500, "models": 16, "width": 64},
+    "smoke": {"battles": 1_000, "models": 64, "width": 128},
     **dict.fromkeys(("quick", "full"), {"battles": 10_000, "models": 64, "width": 128}),
 }
 BATCH, N_BATCHES = 16, 20  # requests rated at once, and how often

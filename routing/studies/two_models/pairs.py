@@ -27,7 +27,7 @@ from routing.evaluation.call_curve import (
 from routing.routers.base import RandomRouter, Router
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
-from routing.studies.inputs import PAIR, Study, TrainingSets
+from routing.studies.inputs import PAIR, Study, TrainingSets, title_name
 from routing.studies.paper import PAPER_SIMILARITY, PUBLISHED_SETS, calls_cost_usd, match_paper
 from routing.studies.plotting import ROUTER_STYLES, plot_heatmaps, plot_lines, plot_rows, spell
 
@@ -342,7 +342,7 @@ def plot_call_curves(table: pd.DataFrame) -> Figure:
     trained = table[~table["router"].isin(["random", "oracle"])]
     areas = trained.groupby(["benchmark", "router"])["pgr"].mean()  # of equally spaced shares
     benchmark, router = areas.idxmax()
-    title = f"On {benchmark}, {spell(router)} recovers {areas.max():.0%} of the gap on average, the most of all routers"
+    title = f"On {title_name(benchmark)}, {spell(router)} recovers {areas.max():.0%} of the gap on average, the most of all routers"
     panels = table["benchmark"] + ", trained on " + table["training_data"]
     figure = _draw_curves(table.assign(panel=panels), title, panel="panel")
     for axis, name in zip(figure.axes, table["benchmark"].unique(), strict=True):
