@@ -144,7 +144,7 @@ def outcome_probability(delta: np.ndarray, ties: str, tie_parameter: float) -> n
         )
     # P(tie)^2 = nu^2 P(a) P(b) with nu = 2 share / (1 - share), solved for P(tie) where P(a) + P(tie) / 2 = p.
     share, both = float(tie_parameter), p * q
-    root = np.hypot(share * (p - q), 2 * (1 - share) * np.sqrt(both))
+    root = np.sqrt((share * (p - q)) ** 2 + 4 * (1 - share) ** 2 * both)
     draw = 4 * both * np.divide(share, share + root, out=np.zeros_like(p), where=share > 0)
     return np.stack([np.maximum(p - draw / 2, 0), draw, np.maximum(q - draw / 2, 0)], axis=-1)
 
@@ -166,17 +166,21 @@ def fit_tie_share(delta: np.ndarray, outcomes: np.ndarray, ties: str) -> tuple[f
     """
     share = float(outcomes[1].sum() / outcomes.sum())
     if ties == "half" and 0 < share < 1:
-        better, worse = expit(np.abs(delta)), expit(-np.abs(delta))
-        both, upsets = better * worse, np.where(delta > 0, outcomes[2], outcomes[0])
-        usual = outcomes[0] + outcomes[2] - upsets
+        better, worse, upsets = (
+            expit(np.abs(delta)),
+            expit(-np.abs(delta)),
+            np.where(delta > 0, outcomes[2], outcomes[0]),
+        )
+        gap, both, usual = better - worse, better * worse, outcomes[0] + outcomes[2] - upsets
+        parts = outcomes[1] * both / 4, usual * both * worse / 2, upsets * better / 8
+        square = gap**2
 
         def slope(share: float) -> float:
             """Return the derivative of the log-likelihood by the share, but for the factor 16 (1 - share)."""
-            root = np.hypot(share * (better - worse), 2 * (1 - share) * np.sqrt(both))
-            ahead = root + share * (better - worse)
-            gained = outcomes[1] * both / (4 * share) - usual * both * worse / (2 * ahead)
-            lost = upsets * better * ahead / (8 * (1 - share) ** 2)
-            return float(((gained - lost) / (root * (share + root))).sum())
+            root = np.sqrt(share**2 * square + 4 * (1 - share) ** 2 * both)
+            ahead = root + share * gap
+            each = parts[0] / share - parts[1] / ahead - parts[2] * ahead / (1 - share) ** 2
+            return float((each / (root * (share + root))).sum())
 
         share = 1.0 if slope(1 - 1e-9) > 0 else brentq(slope, 1e-9 * share, 1 - 1e-9, xtol=1e-10)
     p = outcome_probability(delta, "half" if ties == "half" else "drop", share)
