@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import matplotlib.pyplot as plt
@@ -16,20 +18,17 @@ from routing.policy.budget import route_pair
 from routing.routers.base import BradleyTerryRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.overhead import requests
-from routing.studies.overhead.growth import VOTES, plot_cluster_growth, plot_growth, random_battles, time_growth
-from routing.studies.overhead.requests import (
-    Workload,
+from routing.studies.overhead.costs import (
     cost_table,
     latency_table,
-    measure_routers,
     plot_cost,
     plot_latency,
     plot_throughput,
-    route,
     throughput_table,
-    time_requests,
     usd_per_million,
 )
+from routing.studies.overhead.growth import VOTES, plot_cluster_growth, plot_growth, random_battles, time_growth
+from routing.studies.overhead.requests import Workload, measure_routers, route, time_requests
 from routing.studies.overhead.timing import peak_memory_mib, peak_memory_of, run_on_one_core
 from routing.studies.paper import PAPER_OVERHEAD, USD_PER_CORE_HOUR
 
@@ -72,6 +71,11 @@ def test_memory_that_was_held_and_given_back_counts():
 
 def test_what_a_function_holds_is_measured_there():
     assert run_on_one_core(peak_memory_of, np.ones, 40_000_000) > 40_000_000 * 8 / 2**20
+
+
+def test_what_measures_a_router_loads_no_library_that_only_others_need():
+    code = "import sys, routing.studies.overhead.requests; print({'torch', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
 def test_numerical_libraries_have_one_thread_there(monkeypatch):

@@ -217,7 +217,8 @@ def plot_frontiers(bands: pd.DataFrame, singles: pd.DataFrame, metrics: pd.DataF
     shown = pd.concat(lines, ignore_index=True)
     shown["usd"] = 1000 * shown["cost_usd"]
     share = metrics[(metrics["metric"] == "cost_share") & (metrics["router"] == "router")].set_index("task")["estimate"]
-    title = f"Routing reaches the best single model's quality at {share.min():.0%} of its cost on {title_name(share.idxmin())}"
+    where = title_name(share.idxmin())
+    title = f"Routing reaches the best single model's quality at {share.min():.0%} of its cost on {where}"
     if not np.isfinite(share.min()):
         title = "Routing does not reach the best single model's quality"
     labels = ("dollars per 1,000 calls", "mean score")

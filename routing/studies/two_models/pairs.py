@@ -342,7 +342,8 @@ def plot_call_curves(table: pd.DataFrame) -> Figure:
     trained = table[~table["router"].isin(["random", "oracle"])]
     areas = trained.groupby(["benchmark", "router"])["pgr"].mean()  # of equally spaced shares
     benchmark, router = areas.idxmax()
-    title = f"On {title_name(benchmark)}, {spell(router)} recovers {areas.max():.0%} of the gap on average, the most of all routers"
+    most = f"{areas.max():.0%} of the gap on average, the most of all routers"
+    title = f"On {title_name(benchmark)}, {spell(router)} recovers {most}"
     panels = table["benchmark"] + ", trained on " + table["training_data"]
     figure = _draw_curves(table.assign(panel=panels), title, panel="panel")
     for axis, name in zip(figure.axes, table["benchmark"].unique(), strict=True):
