@@ -90,7 +90,7 @@ print(sorted(heavy))
 
 
 # Which extra the modules of a folder may import besides the core's dependencies.
-EXTRA_OF = {"runner": "notebooks", "studies": "notebooks", "cluster": "scale"}
+EXTRA_OF = {"runner": "notebooks", "studies": "notebooks", "cluster": "scale", "data": "scale"}  # data: Parquet
 COME_WITH_OTHERS = {"huggingface-hub", "safetensors", "cloudpickle", "fsspec"}  # with transformers or Dask
 
 

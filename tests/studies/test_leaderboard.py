@@ -102,7 +102,7 @@ def test_win_shares_are_counted_and_predicted_for_every_ordered_pair(votes, fits
     won = np.where(met["model_a"] == PAIR[0], met["winner"] == "model_a", met["winner"] == "model_b")
     assert row["battles"] == len(met)
     assert row["observed"] == pytest.approx((won.sum() + (met["winner"] == "tie").sum() / 2) / len(met))
-    assert row["predicted"] == pytest.approx(fits["half"].win_probability(*PAIR))
+    assert row["predicted"] == pytest.approx(fits["half"].expected_score(*PAIR))
     assert pairs.loc[pairs["model_a"] == pairs["model_b"], "observed"].isna().all()
     busiest = leaderboard.select_busiest(pairs, 3)
     assert len(busiest) == 9
