@@ -240,8 +240,8 @@ def solve_ratings(
     if start is not None:
         at[:, :n_models] = start
     if has_tie:  # the value that fits the share of ties between equal models
-        share = pairs.outcomes[1].sum(axis=1) / pairs.outcomes.sum(axis=(0, 2))
-        at[:, -1] = np.log(2 * share / (1 - share)) if ties == "davidson" else np.log((1 + share) / (1 - share))
+        odds = 2 * pairs.outcomes[1].sum(axis=1) / pairs.outcomes[[0, 2]].sum(axis=(0, 2))
+        at[:, -1] = np.log(odds) if ties == "davidson" else np.log1p(odds)
     known = np.full(n_problems, 0.0 if tie_parameter is None else tie_parameter)
 
     def split(at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

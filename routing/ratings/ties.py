@@ -164,7 +164,8 @@ def fit_tie_share(delta: np.ndarray, outcomes: np.ndarray, ties: str) -> tuple[f
     outcomes : float array, shape (3, n_pairs)
         Battles the first of a pair won, ties, battles the second won.
     """
-    share = float(outcomes[1].sum() / outcomes.sum())
+    tied, decided = outcomes[1].sum(), outcomes[[0, 2]].sum()
+    share = float(tied / (tied + decided))  # at most 1, however the sums are rounded
     if ties == "half" and 0 < share < 1:
         better, worse, upsets = (
             expit(np.abs(delta)),
