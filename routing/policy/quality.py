@@ -73,7 +73,7 @@ def win_share(ratings: pd.DataFrame, nu: float = 0.0, reference: str = POOL) -> 
 class QualityMap:
     """An increasing map from ratings to a benchmark's score in [0, 1], one for all models.
 
-    So it never reorders the models of a prompt: it says what a lead is worth. Fit it on prompts that neither the
+    So it never reorders the models of a prompt: it says what a margin is worth. Fit it on prompts that neither the
     router learned from nor the policy is judged on.
 
     Parameters

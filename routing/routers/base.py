@@ -71,7 +71,7 @@ class Router(ABC):
         battles : DataFrame
             Columns of `routing.battles`.
         embeddings : array, shape (n_battles, width), optional
-            Of the battles' prompts, a row a battle; by default the router's encoder makes them.
+            Of the battles' prompts, one row per battle; by default the router's encoder makes them.
         """
 
     @abstractmethod
@@ -129,7 +129,7 @@ class Router(ABC):
         battles : DataFrame
             Columns of `routing.battles`, the prompt among them; each row names its own pair.
         embeddings : array, shape (n_battles, width), optional
-            Of the prompts, a row a battle.
+            Of the prompts, one row per battle.
 
         Raises
         ------
