@@ -1,10 +1,8 @@
 """Battles past one machine: pair counts, bootstrap and embeddings on a Dask cluster [Rocklin15].
 
-All that ratings need from battles is a sum over battles, and whole numbers below 2**53 add up exactly in any order.
-So a cluster computes what one machine computes, digit for digit. Dask does the rest: it schedules, moves, spills to
-disk, and computes again what a lost worker held; no task here has an effect that a second time would change.
-
-Needs the extra "scale" (dask, distributed, pyarrow); nothing else in the package does.
+All that ratings need from battles is a sum over battles, and whole numbers below 2**53 add up exactly in any order. So
+a cluster computes what one machine computes, digit for digit. Dask schedules, moves, spills to disk, and computes again
+what a lost worker held; no task here has an effect that a second time would change. Needs the extra "scale".
 """
 
 from __future__ import annotations
@@ -12,8 +10,8 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 
 import cloudpickle
@@ -39,23 +37,11 @@ PAIR_TABLE = pd.DataFrame(columns=[*PAIR_COLUMNS, *OUTCOMES]).astype(
 )
 
 
-# -- shards -----------------------------------------------------------------------------------------------------------
-
-
 def find_shards(address: str) -> list[str]:
-    """Return the addresses of the shards at `address`, sorted.
+    """Return the addresses of the shards at `address`, sorted; FileNotFoundError where there is none.
 
-    Parameters
-    ----------
-    address : str
-        A folder, a file or a pattern with ``*``: local, or any that fsspec knows (``s3://...``, ``gs://...``).
-        Of a folder, the files below it whose names end in .parquet, .csv, .tsv, .json, .jsonl or .ndjson (a further
-        .gz is allowed but for .parquet); names that begin with "." or "_" are passed over.
-
-    Raises
-    ------
-    FileNotFoundError
-        No shard there.
+    A folder, a file or a pattern with ``*``: local, or any that fsspec knows (``s3://...``, ``gs://...``). Of a folder,
+    the files below it of a kind that `file_kind` knows; names that begin with "." or "_" are passed over.
     """
     system, path = fsspec.core.url_to_fs(str(address))
     if "*" in path:
@@ -67,8 +53,7 @@ def find_shards(address: str) -> list[str]:
     shards = sorted(file for file in found if not PurePosixPath(file).name.startswith((".", "_")))
     if not shards:
         raise FileNotFoundError(f"{address} holds no shard ({', '.join(KINDS)})")
-    unknown = [file for file in shards if not file_kind(file)]
-    if unknown:
+    if unknown := [file for file in shards if not file_kind(file)]:
         raise ValueError(f"shard {unknown[0]} is none of {', '.join(KINDS)}")
     return [system.unstrip_protocol(file) if "://" in str(address) else file for file in shards]
 
@@ -76,10 +61,7 @@ def find_shards(address: str) -> list[str]:
 def read_shard(address: str, columns: Sequence[str]) -> pd.DataFrame:
     """Return the named columns of one shard, those it has; ``attrs["shard"]`` is its address.
 
-    Raises
-    ------
-    ValueError
-        A file that cannot be read as what its name says; the message names it.
+    Raises ValueError, with the address, for a file that cannot be read as what its name says.
     """
     kind = file_kind(address)
     try:
@@ -107,17 +89,10 @@ def embedding_column(vectors: np.ndarray) -> pd.api.extensions.ExtensionArray:
 
 
 def read_battles(address: str, columns: Sequence[str] = ("prompt", *NAME_COLUMNS)) -> dd.DataFrame:
-    """Return the battles of all shards at `address` as a Dask DataFrame, one partition per shard.
+    """Return these columns of all shards at `address`, as in `find_shards`: a Dask DataFrame, one partition per shard.
 
     Nothing is read yet. A shard has to fit a worker's memory several times over: about a million battles with
-    prompts is a good size, or ten million without.
-
-    Parameters
-    ----------
-    address : str
-        As in `find_shards`.
-    columns : sequence of str
-        Those to read. Pair counts need no prompts: `NAME_COLUMNS` is enough.
+    prompts is a good size, or ten million without. Pair counts need no prompts: `NAME_COLUMNS` is enough.
     """
     meta = pd.DataFrame({name: pd.Series(dtype=VECTOR_LIST if name == "embedding" else "str") for name in columns})
     shards = find_shards(address)
@@ -126,29 +101,25 @@ def read_battles(address: str, columns: Sequence[str] = ("prompt", *NAME_COLUMNS
     )
 
 
-def name_partition(partition: pd.DataFrame) -> str:
-    """Return what an error calls a partition: the shard it was read from, where it is known."""
-    return f"shard {partition.attrs['shard']}" if "shard" in partition.attrs else "a partition"
-
-
-# -- pair counts ------------------------------------------------------------------------------------------------------
+@contextmanager
+def naming(partition: pd.DataFrame) -> Iterator[None]:
+    """Let a ValueError begin with the shard that a partition was read from, where that is known."""
+    try:
+        yield
+    except ValueError as error:
+        name = f"shard {partition.attrs['shard']}" if "shard" in partition.attrs else "a partition"
+        raise ValueError(f"{name}: {error}") from None
 
 
 def tabulate_partition(battles: pd.DataFrame) -> pd.DataFrame:
     """Count the pairs of one partition: model_a below model_b by name, int64 wins, ties and losses of model_a.
 
-    Raises
-    ------
-    ValueError
-        As `count_pairs`, but for a partition without rows, which counts nothing; the message begins with the shard's
-        name.
+    Raises as `count_pairs`, naming the shard, but for a partition without rows, which counts nothing.
     """
     if len(battles) == 0 and {*NAME_COLUMNS} <= {*battles.columns}:
         return PAIR_TABLE
-    try:
+    with naming(battles):
         counts = count_pairs(battles)
-    except ValueError as error:
-        raise ValueError(f"{name_partition(battles)}: {error}") from None
     names = np.array(counts.models, dtype=object)
     first, second = np.nonzero(np.triu(counts.battles))
     columns = counts.wins[first, second], counts.ties[first, second], counts.wins[second, first]
@@ -171,15 +142,10 @@ def untabulate(table: pd.DataFrame) -> PairCounts:
 
 
 def count_battles(battles: dd.DataFrame | str, client: Client) -> PairCounts:
-    """Count the pairs of sharded battles, equal to `count_pairs` on all of them at once.
+    """Count the pairs of sharded battles (or of the shards at an address), equal to `count_pairs` on all at once.
 
     One pass: each shard is counted where it is read, and tables of pairs, whose size does not grow with the number of
     battles, are added up in a tree on the workers. A worker holds as many shards at a time as it has threads.
-
-    Parameters
-    ----------
-    battles : Dask DataFrame, or the address of shards
-        Columns of `routing.battles`.
 
     Raises
     ------
@@ -200,25 +166,19 @@ def count_battles(battles: dd.DataFrame | str, client: Client) -> PairCounts:
 
 
 def gather(client: Client, futures, shards: Mapping[tuple[str, int], str] | None = None):
-    """Return the results of futures; cancel the rest where one fails. `shards`: which shard a task reads, by its key.
+    """Return the results of futures, or cancel them all and raise the first error. `shards`: what a task reads, by key.
 
-    Raises
-    ------
-    RuntimeError
-        A task was lost with one worker after another. A worker holds several tasks, and which of them killed it
-        nobody knows: the message names every shard that was lost so often.
-    Exception
-        As a task raised it.
+    A task that was lost with one worker after another is a RuntimeError. A worker holds several tasks, and which of
+    them killed it nobody knows: the message names every shard that was lost so often.
     """
     try:
         return client.gather(futures)
-    except KilledWorker as error:
-        reason = _explain_lost(client, error, shards or {})
-        client.cancel(futures)
-        raise reason from error
-    except BaseException:
+    except BaseException as error:
+        reason = _explain_lost(client, error, shards or {}) if isinstance(error, KilledWorker) else None
         with suppress(Exception):  # the first error is the one to tell
             client.cancel(futures)
+        if reason:
+            raise reason from error
         raise
 
 
@@ -229,15 +189,11 @@ def _explain_lost(client: Client, error: KilledWorker, shards: Mapping[tuple[str
             key for key, task in dask_scheduler.tasks.items() if task.suspicious > dask_scheduler.allowed_failures
         ]
     )
-    suspects = sorted(shards[key] for key in lost if key in shards)
+    suspects = " or ".join(sorted(shards[key] for key in lost if key in shards))
     return RuntimeError(
-        f"{'shard ' + ' or '.join(suspects) if suspects else f'task {error.task}'} killed {error.allowed_failures + 1}"
-        " worker(s), one after the other, most likely because memory ran out: cut it into smaller shards, or give each"
-        " worker more memory"
+        f"{f'shard {suspects}' if suspects else f'task {error.task}'} killed {error.allowed_failures + 1} worker(s),"
+        " one after the other, most likely because memory ran out: cut it into smaller shards, or add memory"
     )
-
-
-# -- bootstrap --------------------------------------------------------------------------------------------------------
 
 
 def bootstrap_on_cluster(
@@ -260,40 +216,25 @@ def bootstrap_on_cluster(
     return join_resamples(resampling, blocks, [gather(client, future) for future in futures])
 
 
-# -- embeddings -------------------------------------------------------------------------------------------------------
-
-
-_unpickle_once = functools.lru_cache(maxsize=1)(pickle.loads)
+_unpickle_once = functools.lru_cache(maxsize=1)(pickle.loads)  # so that a process loads a model once
 _loading = threading.Lock()
-
-
-def load_encoder(pickled: bytes) -> PromptEncoder:
-    """Return the encoder that was pickled; the same object each time in a process, so that its model is loaded once."""
-    with _loading:  # a worker may have several threads
-        return _unpickle_once(pickled)
-
-
-def prompts_of(battles: pd.DataFrame) -> list[str]:
-    """Return the prompts of checked battles."""
-    checked = validate_battles(battles)
-    if "prompt" not in checked.columns:
-        raise ValueError("the battle table lacks column prompt")
-    return checked["prompt"].tolist()
 
 
 def encode_partition(battles: pd.DataFrame, encoder: bytes) -> np.ndarray:
     """Return unit vectors of a partition's prompts, (n_battles, width) float32, by a pickled `PromptEncoder`."""
-    try:
-        return load_encoder(encoder).encode(prompts_of(battles), progress=False)
-    except ValueError as error:
-        raise ValueError(f"{name_partition(battles)}: {error}") from None
+    with naming(battles):
+        checked = validate_battles(battles)
+        if "prompt" not in checked.columns:
+            raise ValueError("the battle table lacks column prompt")
+        with _loading:  # a worker may have several threads
+            loaded: PromptEncoder = _unpickle_once(encoder)
+        return loaded.encode(checked["prompt"].tolist(), progress=False)
 
 
 def encode_battles_on_cluster(battles: dd.DataFrame, encoder: PromptEncoder, client: Client) -> list[Future]:
     """Encode every prompt: per partition, in order, a future of unit vectors, (n_battles, width) float32.
 
-    The vectors stay where they were made. A worker loads the model once. With `encoder.cache` each machine keeps
-    its own cache on disk.
+    The vectors stay where they were made. With `encoder.cache` each machine keeps its own cache on disk.
     """
     pickled = cloudpickle.dumps(encoder)
     futures = client.compute([dask.delayed(encode_partition)(part, pickled) for part in battles.to_delayed()])

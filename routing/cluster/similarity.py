@@ -1,9 +1,8 @@
 """Similarity weighting past one machine: the battles stay on the workers of a Dask cluster, prompts come to them.
 
 A shard is the unit vectors of its battles' prompts and what each battle counts for between models. It says nothing of
-tiers, so it stays as it is when new battles move the tiers; only the map from models to tiers, a few numbers, goes out
-with each batch of prompts. A batch costs two passes over the shards, the highest cosine and then the weighted sums,
-and one Newton solve. The cosines of the first pass stay on the workers until the second.
+tiers, so it stays as it is when new battles move them; the map from models to tiers goes out with each batch of
+prompts. A batch costs two passes over the shards, the highest cosine and then the weighted sums, and one Newton solve.
 """
 
 from __future__ import annotations
@@ -22,15 +21,7 @@ import pyarrow.compute as pc
 from dask.distributed import Client, Future
 
 from routing.battles import PAIR_COLUMNS, encode_battles, pair_codes
-from routing.cluster.counts import (
-    PAIR_TABLE,
-    gather,
-    load_encoder,
-    name_partition,
-    prompts_of,
-    tabulate_partition,
-    untabulate,
-)
+from routing.cluster.counts import PAIR_TABLE, encode_partition, gather, naming, tabulate_partition, untabulate
 from routing.embeddings import unit_rows
 from routing.routers.similarity import (
     BLOCK_BYTES,
@@ -57,25 +48,17 @@ class Shard(NamedTuple):
 
 
 def make_shard(battles: pd.DataFrame, encoder: bytes | None) -> Shard:
-    """Make a partition's shard; its vectors are the column ``embedding`` or, with a pickled encoder, of the prompts.
-
-    Raises
-    ------
-    ValueError
-        As `encode_battles`, or embeddings that are not one vector per battle; the message names the shard.
-    """
+    """Make a partition's shard; its vectors are the column ``embedding`` or, with a pickled encoder, of the prompts."""
     if len(battles) == 0:
         return Shard((), np.zeros((0, 0), dtype=np.float32), *np.zeros((2, 0), dtype=np.int64), PAIR_TABLE)
-    try:
+    if encoder is not None:
+        vectors = encode_partition(battles, encoder)
+    with naming(battles):
         codes = encode_battles(battles)
-        if encoder is not None:
-            vectors = load_encoder(encoder).encode(prompts_of(battles), progress=False)
-        elif "embedding" in battles.columns:
-            vectors = unit_rows(_stack(battles["embedding"])).astype(np.float32, copy=False)
-        else:
+        if encoder is None and "embedding" not in battles.columns:
             raise ValueError("the battle table lacks column embedding; add it, or let the router encode the prompts")
-    except ValueError as error:
-        raise ValueError(f"{name_partition(battles)}: {error}") from None
+        if encoder is None:
+            vectors = unit_rows(_stack(battles["embedding"])).astype(np.float32, copy=False)
     battle_codes = pair_codes(len(codes.models), *codes[1:])
     order = np.lexsort((row_keys(vectors), battle_codes))
     present, starts = np.unique(battle_codes[order], return_index=True)
@@ -93,14 +76,14 @@ def _stack(column: pd.Series) -> np.ndarray:
     return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 
-def describe_shard(shard: Shard) -> tuple[pd.DataFrame, int, int]:
-    """Return the shard's pair counts, its number of battles and the width of its vectors."""
-    return shard.counts, *shard.vectors.shape
-
-
 def shard_cosines(shard: Shard, queries: np.ndarray, precision: str) -> np.ndarray:
     """Return, as the first pass, cosines of a batch with the shard's battles, (n_prompts, n_battles)."""
     return cosines(queries, shard.vectors, precision)
+
+
+def describe_shard(shard: Shard) -> tuple[pd.DataFrame, int, int]:
+    """Return the shard's pair counts, its number of battles and the width of its vectors."""
+    return shard.counts, *shard.vectors.shape
 
 
 def highest(*parts: np.ndarray) -> np.ndarray:
@@ -122,47 +105,30 @@ def shard_sums(
     return sums
 
 
-def add_up(*parts: np.ndarray) -> np.ndarray:
-    """Return the sum of arrays, always in the same order."""
-    return np.sum(parts, axis=0)
-
-
 @dataclass
 class ShardedSimilarityRouter(SimilarityRouter):
     """`SimilarityRouter` whose battles are spread over the workers of a Dask cluster.
 
     Its ratings are those of the one-machine router with the same settings, to 1e-9 in double precision, the default
-    here, whatever the number of shards and workers. In single precision they differ by rounding (1e-7 of a cosine).
-
-    A lost worker's shards are made again from what they were read from. A worker short of memory keeps part of its
-    shards on disk. `publish` keeps the shards on the cluster when the client goes. Like the cluster it lives on, such
-    a router cannot be saved to a folder.
+    here, whatever the number of shards and workers; in single precision they differ by rounding (1e-7 of a cosine).
+    A lost worker's shards are made again from what they were read from, and a worker short of memory keeps some on
+    disk. Like the cluster it lives on, such a router cannot be saved to a folder.
     """
 
     precision: str = "double"
 
     def fit(self, battles: dd.DataFrame, *, client: Client) -> Self:
-        """Fit to sharded battles.
+        """Fit to sharded battles, such as `read_battles` gives; each partition becomes a shard.
 
-        Parameters
-        ----------
-        battles : Dask DataFrame
-            Columns of `routing.battles`, prompts among them, such as `read_battles` gives; a partition becomes a shard.
-            With a column ``embedding`` (a vector each row) prompts are not encoded; else each worker loads the router's
-            encoder once.
-        client : Client
-
-        Raises
-        ------
-        ValueError
-            As `SimilarityRouter.fit`; the message names the shard.
+        With a column ``embedding`` (a vector each row) prompts are not encoded; else each worker loads the router's
+        encoder once. Raises as `SimilarityRouter.fit`; the message names the shard.
         """
         return self._take([], battles, client)
 
     def add(self, battles: dd.DataFrame) -> Self:
-        """Add further shards, which may bring further models; the shards that are there stay untouched.
+        """Make the router that of all shards, old and further ones, which may bring further models.
 
-        Afterwards the router is that of all shards. If it raises, nothing changes.
+        The shards that are there stay untouched; if it raises, nothing changes.
         """
         if not hasattr(self, "shards"):
             raise RuntimeError("this ShardedSimilarityRouter has not been fitted; call fit before add")
@@ -206,20 +172,14 @@ class ShardedSimilarityRouter(SimilarityRouter):
         room = HELD_BYTES * len(self.client.nthreads())
         batch = int(np.clip(room // (4 * self.n_battles), 1, MAX_BATCH))
         rated = np.empty((len(vectors), len(self.tier_ratings)))
-        waiting: list[tuple[slice, Future]] = []
-        for begin in range(0, len(vectors), batch):
-            rows = slice(begin, begin + batch)
-            waiting.append((rows, self._submit(vectors[rows])))
-            if len(waiting) > 1:  # one batch is solved here while the workers are at the next
-                self._solve_batch(*waiting.pop(0), rated)
-        for rows, sums in waiting:
-            self._solve_batch(rows, sums, rated)
+        batches = [slice(begin, begin + batch) for begin in range(0, len(vectors), batch)]
+        submitted = [self._submit(vectors[rows]) for rows in batches[:1]]
+        for number, rows in enumerate(batches):  # one batch is solved here while the workers are at the next
+            submitted += [self._submit(vectors[later]) for later in batches[number + 1 : number + 2]]
+            summed = gather(self.client, submitted.pop(0))
+            self._check_underflow(summed[:, self.met_cells])
+            rated[rows] = self._solve(self._tiers.pair_sums(summed))
         return rated
-
-    def _solve_batch(self, rows: slice, sums: Future, rated: np.ndarray) -> None:
-        summed = gather(self.client, sums)
-        self._check_underflow(summed[:, self.met_cells])
-        rated[rows] = self._solve(self._tiers.pair_sums(summed))
 
     def _submit(self, vectors: np.ndarray) -> Future:
         """Sum over all battles for a batch of prompts, (n_prompts, 3 * n_pairs + 1), as a future."""
@@ -229,7 +189,7 @@ class ShardedSimilarityRouter(SimilarityRouter):
         most_similar = submit(highest, *[submit(highest, part) for part in similarity])
         tiers = submit(TierMap, *self._tiers)
         pairs = zip(self.shards, similarity, strict=True)
-        return submit(add_up, *[submit(shard_sums, *pair, most_similar, self.gamma, tiers) for pair in pairs])
+        return submit(sum, [submit(shard_sums, *pair, most_similar, self.gamma, tiers) for pair in pairs])
 
     def _resemble(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError("the weights of single battles stay on the workers; look at them on one machine")

@@ -29,7 +29,7 @@ import pandas as pd
 import pooch
 from tqdm import tqdm
 
-from routing.files import hash_file, write_atomically
+from routing.files import cache_folder, hash_file, write_atomically
 
 BASE_ADDRESS = "https://raw.githubusercontent.com"
 TIME_LIMIT_S = 300  # for one file; the largest has 4.2 MB
@@ -54,11 +54,6 @@ def published_files(dataset: str) -> pd.DataFrame:
     if dataset not in datasets():
         raise ValueError(f"unknown dataset {dataset}; choose from {', '.join(datasets())}")
     return registry()[registry()["dataset"] == dataset].reset_index(drop=True)
-
-
-def cache_folder() -> Path:
-    """Return where downloaded files lie, as ``<dataset>/<published path>``."""
-    return Path(os.environ.get("ROUTING_CACHE") or pooch.os_cache("routing")).expanduser()
 
 
 class _Found(NamedTuple):

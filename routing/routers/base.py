@@ -214,6 +214,8 @@ def load_router(folder: str | Path) -> Router:
         A file of another version, of an unknown router, or changed since it was written; another encoder than the
         router was trained with.
     """
+    if isinstance(folder, str) and folder.startswith("hub:"):
+        folder = importlib.import_module("routing.routers.sharing").fetch_router(folder)
     folder = Path(folder)
     description = folder / "router.json"
     for path in (description, folder / "arrays.npz"):

@@ -2,12 +2,9 @@
 
 A checkpoint is a folder, read offline, or ``hub:owner/name[@revision]``, downloaded at one commit. Weights are read
 from safetensors only, and no code of a repository runs. P(strong) is RouteLLM's; a pair named the other way round
-mirrors it.
-
-The published files could not be reached where this was written: the tests use small files of the same formats, with
-RouteLLM's own code as the oracle where it is installed. On a connected machine (``pip install datasets``) this compares
-BERT and the factorization with the probabilities that RouteLLM published for the 57,477 Arena prompts. It takes no key,
-since the prompts' embeddings are published too. Only rounding should differ, below 0.001:
+mirrors it. The published files could not be reached where this was written; tests use small ones of the same formats.
+On a connected machine (``pip install datasets``) this compares with the probabilities that RouteLLM published for
+57,477 Arena prompts. Only rounding should differ, below 0.001:
 
     python - <<'END'
     import json
@@ -46,10 +43,10 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from scipy.special import logsumexp, softmax
+from scipy.special import expit, logsumexp, softmax
 
 from routing.battles import validate_battles
-from routing.embeddings import batches_to_read, mend_surrogates
+from routing.embeddings import batches_to_read, loading, mend_surrogates, readable_beginning
 from routing.routers.base import Prompts, Router
 from routing.routers.sharing import fetch_files
 
@@ -75,12 +72,11 @@ MESSAGES = ("system_ft_v5.txt", "classifier_ft_v5.txt")  # of the causal LLM, th
 TURN = "<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"  # of Llama 3
 SCORES = ["[[1]]", "[[2]]", "[[3]]", "[[4]]", "[[5]]"]
 N_NEW_TOKENS = 6  # within which the causal LLM has to write a score
-CHARACTERS_PER_TOKEN = 100  # no more of a long prompt is tokenized, only to be cut
 BATCH_SIZE = 32
 
 
 class _CheckpointRouter(Router):
-    nu = 0.0  # no tie, unless a subclass gives it a probability
+    nu = 0.0  # ratings give no tie a probability
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
         raise TypeError(f"a {type(self).__name__} holds published weights and is not trained; train another router")
@@ -88,25 +84,18 @@ class _CheckpointRouter(Router):
     def save(self, folder: str | Path) -> None:
         raise TypeError(f"a {type(self).__name__} is not saved again; load it from where it was loaded from")
 
+    def _outcomes(self, delta: np.ndarray) -> np.ndarray:
+        return np.stack([expit(delta), np.zeros(len(delta)), expit(-delta)], axis=1)  # of infinite differences too
+
 
 class RouteLLMFactorizationRouter(_CheckpointRouter):
     """Rate 64 models by RouteLLM's factorization: ``theta_m(q) = c . (p_m / |p_m| * W e(q))``.
 
-    `win_probability` is P(a beats b | no tie), since tied battles were left out of its training.
-
-    Parameters
-    ----------
-    source : str or Path
-        A folder with ``model.safetensors``, or ``hub:routellm/mf_gpt4_augmented[@revision]``.
-    encoder : function ``list[str] -> array``, optional
-        Gives text-embedding-3-small of prompts, (n_prompts, 1536). Without it embeddings are given as prompts; they
-        are used as they are, and OpenAI's have length 1.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        No such file; it is damaged; a tensor of another name, shape or type; strings without an encoder; embeddings of
-        another width, or not finite.
+    `win_probability` is P(a beats b | no tie), since tied battles were left out of its training. `source` is a folder
+    with ``model.safetensors``, or ``hub:routellm/mf_gpt4_augmented[@revision]``; `encoder` gives text-embedding-3-small
+    of prompts, (n_prompts, 1536). Without it embeddings, of OpenAI's length 1, are given as prompts.
+    A file that is missing, damaged or of another format, strings without an encoder, and embeddings of another width or
+    not finite raise.
     """
 
     models = FACTORIZATION_MODELS
@@ -134,7 +123,7 @@ class RouteLLMFactorizationRouter(_CheckpointRouter):
         if not isinstance(prompts, np.ndarray):
             if self.encoder is None:
                 raise ValueError(
-                    f"the published factorization reads text-embedding-3-small, and has no encoder: give embeddings,"
+                    "the published factorization has no encoder: give embeddings by text-embedding-3-small,"
                     f" (n_prompts, {width}), in place of the prompts, or encoder=, a function list[str] -> array"
                 )
             prompts = np.asarray(self.encoder(_check_texts(prompts)))
@@ -158,32 +147,33 @@ class _PairRouter(_CheckpointRouter):
     def _label_logits(self, texts: list[str]) -> np.ndarray:
         """Return logits of the labels, (n_prompts, n_labels)."""
 
-    def _outcomes(self, prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
         """Return logit P(strong), (n_prompts,), and P(strong wins), P(tie), P(weak wins), (n_prompts, 3)."""
         logits = self._label_logits(_check_texts(prompts))
         if np.isnan(logits).any():
             raise ValueError(f"prompt {int(np.isnan(logits).any(axis=1).argmax())}: the checkpoint's weights give NaN")
-        first, last = self.n_strong_labels, self.n_strong_labels + self.n_tie_labels
-        margin = logsumexp(logits[:, :first], axis=1) - logsumexp(logits[:, first:], axis=1)
-        share = softmax(logits, axis=1)
-        parts = share[:, :first], share[:, first:last], share[:, last:]
+        strong, tied = self.n_strong_labels, self.n_tie_labels
+        margin = logsumexp(logits[:, :strong], axis=1) - logsumexp(logits[:, strong:], axis=1)
+        parts = np.split(softmax(logits, axis=1), [strong, strong + tied], axis=1)
         return margin, np.stack([part.sum(axis=1) for part in parts], axis=1)
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
-        half = self._outcomes(prompts)[0] / 2
+        half = self._read(prompts)[0] / 2
         return np.stack([half if model == self.strong else -half for model in self.models], axis=1)
 
     def outcome_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         self.margin([], model_a, model_b)  # checks the names
-        outcome = self._outcomes(prompts)[1]
+        outcome = self._read(prompts)[1]
         return outcome if model_a == self.strong else outcome[:, ::-1]
+
+    def expected_score(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
+        return self.outcome_probability(prompts, model_a, model_b) @ [1, 0.5, 0]
 
     def battle_probability(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> np.ndarray:
         battles = validate_battles(battles)
-        unknown = {*battles["model_a"], *battles["model_b"]} - set(self.models)
-        if unknown:
+        if unknown := {*battles["model_a"], *battles["model_b"]} - set(self.models):
             raise ValueError(f"the router has no rating for {', '.join(sorted(unknown))}; drop those battles")
-        outcome = self._outcomes(battles["prompt"].tolist() if embeddings is None else embeddings)[1]
+        outcome = self._read(battles["prompt"].tolist() if embeddings is None else embeddings)[1]
         return np.where((battles["model_a"] == self.strong).to_numpy()[:, None], outcome, outcome[:, ::-1])
 
 
@@ -191,16 +181,9 @@ class RouteLLMBertRouter(_PairRouter):
     """Rate one pair by RouteLLM's BERT: XLM-RoBERTa with the labels strong wins, tie, weak wins.
 
     `win_probability` of the strong model is RouteLLM's P(strong) = 1 - P(tie) - P(weak wins): ties count for the weak
-    model, whichever is named first. `outcome_probability` gives the three labels.
-
-    Parameters
-    ----------
-    source : str or Path
-        A folder with the model and its tokenizer, or ``hub:routellm/bert_gpt4_augmented[@revision]``.
-    pair : (str, str)
-        What the strong and the weak model are called; the checkpoint holds no names.
-    device : str
-        As torch names it.
+    model, whichever is named first. `outcome_probability` gives the three labels. `source` is a folder with the model
+    and its tokenizer, or ``hub:routellm/bert_gpt4_augmented[@revision]``; `pair` says what the strong and the weak
+    model are called, as the checkpoint holds no names.
     """
 
     n_strong_labels, n_tie_labels = 1, 1
@@ -216,11 +199,12 @@ class RouteLLMBertRouter(_PairRouter):
     def _label_logits(self, texts: list[str]) -> np.ndarray:
         config, tokenizer = self._model.config, self._tokenizer
         length = min(tokenizer.model_max_length, config.max_position_embeddings - config.pad_token_id - 1)
-        texts = [text[: CHARACTERS_PER_TOKEN * length] for text in texts]
+        texts = [readable_beginning(text, tokenizer, length) for text in texts]
         rows = tokenizer(texts, truncation=True, max_length=length)["input_ids"] if texts else []
         logits = np.empty((len(rows), 3))
-        lengths = np.array([len(row) for row in rows])
-        for batch in batches_to_read(lengths, BATCH_SIZE, self._model.device.type == "cpu"):
+        for batch in batches_to_read(
+            np.array([len(row) for row in rows]), BATCH_SIZE, self._model.device.type == "cpu"
+        ):
             inputs = tokenizer.pad({"input_ids": [rows[number] for number in batch]}, return_tensors="pt")
             with torch.no_grad():
                 logits[batch] = self._model(**inputs.to(self._model.device)).logits.cpu().numpy()
@@ -234,16 +218,9 @@ class RouteLLMCausalRouter(_PairRouter):
     where it first writes one. A prompt for which six tokens hold none has P(strong) = 1, as in RouteLLM, with a
     warning. There are no ties. Prompts are cut at the model's length, which RouteLLM does not do.
 
-    Parameters
-    ----------
-    source : str or Path
-        A folder, or ``hub:routellm/causal_llm_gpt4_augmented[@revision]``: weights whose last five token embeddings
-        are the scores, and two text files of messages.
-    tokenizer : str or Path
-        The folder of Meta's tokenizer of Llama 3 8B or, with a token of an account that accepted Meta's licence,
-        ``hub:meta-llama/Meta-Llama-3-8B[@revision]``.
-    pair, device
-        As `RouteLLMBertRouter`. The weights take 16 GB, in bfloat16 as RouteLLM runs them.
+    `source` is a folder, or ``hub:routellm/causal_llm_gpt4_augmented[@revision]``: weights (16 GB, bfloat16) whose last
+    five token embeddings are the scores, and two text files of messages. `tokenizer` is the folder of Meta's tokenizer
+    of Llama 3 8B or, for an account that accepted Meta's licence, ``hub:meta-llama/Meta-Llama-3-8B[@revision]``.
     """
 
     n_strong_labels = 3
@@ -262,26 +239,17 @@ class RouteLLMCausalRouter(_PairRouter):
         self._tokenizer.add_tokens(SCORES, special_tokens=True)
         self._first_score = len(self._tokenizer) - len(SCORES)
         self._model = _load_model("LlamaForCausalLM", folder, torch.bfloat16).to(device)
-        n_rows = self._model.get_output_embeddings().weight.shape[0]
-        if n_rows != len(self._tokenizer):
-            raise ValueError(
-                f"{folder} has {n_rows} token embeddings, but the tokenizer in {tokenizer} with the five scores has"
-                f" {len(self._tokenizer)} tokens; use the tokenizer that the checkpoint was trained with"
-            )
+        n_rows, n_tokens = self._model.get_output_embeddings().weight.shape[0], len(self._tokenizer)
+        if n_rows != n_tokens:
+            raise ValueError(f"{folder} has {n_rows} token embeddings, {tokenizer} with five scores {n_tokens} tokens")
 
     def _label_logits(self, texts: list[str]) -> np.ndarray:
         logits = np.tile([0.0, 0.0, 0.0, -np.inf, -np.inf], (len(texts), 1))  # P(strong) = 1
         for number, text in enumerate(texts):
             tokens = torch.tensor([self._tokenize(text)], device=self._model.device)
-            written = self._model.generate(
-                tokens,
-                attention_mask=torch.ones_like(tokens),
-                max_new_tokens=N_NEW_TOKENS,
-                do_sample=False,
-                pad_token_id=self._tokenizer.eos_token_id,
-                output_scores=True,
-                return_dict_in_generate=True,
-            )
+            options = {"max_new_tokens": N_NEW_TOKENS, "do_sample": False, "pad_token_id": self._tokenizer.eos_token_id}
+            options |= {"output_scores": True, "return_dict_in_generate": True}
+            written = self._model.generate(tokens, attention_mask=torch.ones_like(tokens), **options)
             places = (written.sequences[0, tokens.shape[1] :] >= self._first_score).nonzero()
             if len(places):
                 logits[number] = written.scores[int(places[0])][0, self._first_score :].float().cpu().numpy()
@@ -291,7 +259,7 @@ class RouteLLMCausalRouter(_PairRouter):
 
     def _tokenize(self, text: str) -> list[int]:
         length = self._model.config.max_position_embeddings - N_NEW_TOKENS
-        question = self._question.format(question=text[: CHARACTERS_PER_TOKEN * length])
+        question = self._question.format(question=readable_beginning(text, self._tokenizer, length))
         messages = {"system": self._system, "user": question}
         turns = [TURN.format(role=role, text=message.strip()) for role, message in messages.items()]
         tokens = self._tokenizer("".join(turns), verbose=False)["input_ids"]
@@ -317,9 +285,10 @@ def _open(source: str | Path, patterns: tuple[str, ...], *required: str) -> Path
 
 def _load(name: str, folder: Path, **settings: object) -> Any:
     """Load what a class of transformers makes of a folder; nothing is fetched, and no code in it is run."""
+    kind = getattr(transformers, name)
     try:
-        kind = getattr(transformers, name)
-        return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
+        with loading(folder):
+            return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} is no {name}: {' '.join(str(error).split())[:200]}") from error
 

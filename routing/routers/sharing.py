@@ -4,8 +4,8 @@
     name = push_router("my_router", "owner/name")      # "hub:owner/name@<commit>"
     router = load_router(name)
 
-Nothing is sent or fetched unless a hub is named: by `push_router`, or by a name that begins with ``hub:``. The client
-is `huggingface_hub` with its own settings: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
+Nothing is sent or fetched unless a hub is named. The client is `huggingface_hub` with its own settings: HF_ENDPOINT,
+HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def fetch_files(name: str, patterns: Sequence[str]) -> Path:
     """Download the files of ``hub:owner/name[@revision]`` that match `patterns`; return their folder, named by commit.
 
     A branch, a tag or no revision (the default branch) is resolved to its commit once; every file is of that commit.
-    A name of another form raises a ValueError, one that cannot be downloaded a FileNotFoundError with the reason.
+    A name of another form is a ValueError, one that cannot be downloaded a FileNotFoundError with the reason.
     """
     from huggingface_hub import errors  # only hub names need it
 
@@ -103,8 +103,8 @@ def _client(token: str | None = None) -> HfApi:
 def fetch_router(name: str) -> Path:
     """Download the router ``hub:owner/name[@revision]``; return its folder, which `load_router` checks and reads.
 
-    First comes ``router.json`` alone, then the files that it lists and the model card, all of one commit, and no other
-    file. Raises as `fetch_files`, and a ValueError where ``router.json`` lists anything but plain file names.
+    Only ``router.json``, the files that it lists and the model card come, all of one commit. Raises as `fetch_files`,
+    and a ValueError where ``router.json`` lists anything but plain file names.
     """
     first = fetch_files(name, ["router.json"])
     _, files = _read_description(first, name)
@@ -140,8 +140,6 @@ def write_model_card(
 
     Parameters
     ----------
-    router : Router
-        The one that was saved into `folder`.
     licence : str
         Identifier on the Hub, in lower case: "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "other".
     data : str
@@ -185,17 +183,9 @@ def _markdown_table(table: pd.DataFrame) -> str:
 def push_router(folder: str | Path, name: str, *, private: bool = True, token: str | None = None) -> str:
     """Upload a saved router to the Hugging Face Hub; return the name of this version, ``hub:owner/name@commit``.
 
-    Only ``router.json``, the files it lists and ``README.md`` are sent. Where the router keeps vectors of its training
-    prompts, as similarity weighting does, they are among them.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Of `Router.save`, with the ``README.md`` of `write_model_card`.
-    name : str
-        ``owner/name``; made where it is missing, visible to its owner alone unless ``private=False``.
-    token : str, optional
-        Default: that of HF_TOKEN or ``hf auth login``.
+    Only ``router.json``, the files it lists (vectors of training prompts are among those of similarity weighting) and
+    the ``README.md`` of `write_model_card` are sent to ``owner/name``, which is made where it is missing. The
+    default token is that of HF_TOKEN or ``hf auth login``.
 
     Raises
     ------

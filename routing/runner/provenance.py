@@ -53,9 +53,8 @@ def hash_package() -> str:
 def describe_code(folder: Path = PACKAGE_FOLDER) -> dict[str, str | bool | None]:
     """Return the git commit that the package in `folder` is checked out at, and whether anything differs from it.
 
-    Only a checkout of this project counts: the package lies at its top, next to ``pyproject.toml``, and is tracked.
-    A copy within another repository says nothing about that repository's commit. Changes below ``results/`` and
-    ``runs/``, which a run makes itself, do not count. Elsewhere ``commit`` and ``dirty`` are None.
+    Both are None but in a checkout of this project, where the package is tracked and lies next to ``pyproject.toml``.
+    Changes below ``results/`` and ``runs/``, which a run makes itself, do not count.
     """
 
     def git(*arguments: str) -> list[str]:
@@ -76,36 +75,22 @@ def describe_code(folder: Path = PACKAGE_FOLDER) -> dict[str, str | bool | None]
     return {"commit": None if commit == "(initial)" else commit, "dirty": any(line[0] != "#" for line in lines)}
 
 
-def describe_versions() -> dict[str, str | None]:
-    """Return the versions of Python, of this package and of what its numbers depend on; None where missing."""
-    versions: dict[str, str | None] = {"python": platform.python_version(), "routing": routing.__version__}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
-
-
 def count_cpus() -> int:
     """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe_machine() -> dict[str, str | int]:
-    """Return platform, processors, and the accelerator's name where this process has loaded torch and has one."""
-    torch = sys.modules.get("torch")  # a process that never imported it has used no accelerator
-    device = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else "cpu"
-    return {"platform": f"{platform.system()} {platform.machine()}", "cpu_count": count_cpus(), "device": device}
-
-
 def describe_environment() -> dict[str, object]:
     """Return code, versions and machine, as every manifest records them."""
+    versions = {"python": platform.python_version(), "routing": routing.__version__}
+    torch = sys.modules.get("torch")  # a process that never imported it has used no accelerator
+    device = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else "cpu"
+    machine = {"platform": f"{platform.system()} {platform.machine()}", "cpu_count": count_cpus(), "device": device}
     return {
         **describe_code(),
         "package_sha256": hash_package(),
-        "versions": describe_versions(),
-        "machine": describe_machine(),
+        "versions": versions | {name: metadata.version(name) for name in PACKAGES},
+        "machine": machine,
     }
 
 
@@ -134,8 +119,8 @@ class Run:
     def record_input(self, name: str, source: Path | pd.DataFrame | str, data: str) -> None:
         """Record which data this run uses, "real" or "simulated"; the same name again replaces the earlier record.
 
-        `source` is the file, the table itself, or a sha256 that is already known (64 hexadecimal digits). Raises
-        ValueError or FileNotFoundError for another kind of data, a string that is no sha256, a file that is not there.
+        `source` is the file, the table itself, or its sha256 (64 hexadecimal digits). Raises ValueError for another
+        string or kind of data, FileNotFoundError for a file that is not there.
         """
         if isinstance(source, pd.DataFrame):
             sha256 = hash_table(source)
@@ -148,10 +133,9 @@ class Run:
         self.inputs[name] = {"sha256": sha256, "data": check_data_kind(data)}
 
     def finish(self) -> None:
-        """Write the manifest into the run's folder.
+        """Write the manifest: parameters, hashes of inputs and of the folder's files, environment, seconds taken.
 
-        It holds the parameters, hashes of the inputs and of every file in the folder, code, versions, machine and
-        seconds since `start_run`. Raises ValueError where no input was recorded: a result has to say its data.
+        Raises ValueError where no input was recorded: a result has to say its data.
         """
         if not self.inputs:
             raise ValueError(f"run {self.name} recorded no input; call record_input with the data it used")
@@ -170,11 +154,11 @@ class Run:
 
 
 def start_run(name: str, parameters: Mapping[str, object], results_dir: str | Path) -> Run:
-    """Start a run whose folder ``results_dir/name`` holds nothing of an earlier finished run.
+    """Start the run of a notebook, named without its ending; its folder is ``results_dir/name``.
 
-    What the folder's manifest lists as outputs is removed, and the manifest with it: an aborted run leaves no
-    manifest, and no figure outlives the code that drew it. `name` is the notebook's without its ending. Raises
-    ValueError for another form of name, or a parameter that is not a bool, int, float or string.
+    An earlier manifest there is removed with the outputs that it lists: an aborted run leaves no manifest, and no
+    figure outlives the code that drew it. Raises ValueError for another form of name, or a parameter that is not a
+    bool, int, float or string.
     """
     if not re.fullmatch(r"\d\d_\w+", name):
         raise ValueError(f"run name {name!r}: use the notebook's, such as '01_bradley_terry'")
@@ -185,8 +169,7 @@ def start_run(name: str, parameters: Mapping[str, object], results_dir: str | Pa
     if manifest.exists():
         root = folder.resolve()
         for output in json.loads(manifest.read_text(encoding="utf-8"))["outputs"]:
-            path = (root / output).resolve()
-            if path.is_relative_to(root):
+            if (path := (root / output).resolve()).is_relative_to(root):
                 path.unlink(missing_ok=True)
         manifest.unlink()
     return Run(name, folder, recorded)

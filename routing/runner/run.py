@@ -1,15 +1,18 @@
 """Run the numbered notebooks headless: ``python -m routing run``.
 
-Each notebook gets a process and a kernel of its own. The output folder receives an executed copy, an HTML page that
-needs no network, ``index.html`` over all of them and ``manifest.json`` for the run. Everything is checked before
-anything runs, because papermill would carry on: it only warns about a parameter that a notebook does not have, and
-without a tagged cell it injects the parameters where the defaults then overwrite them.
-
-A run locks the folders that it writes into, and its kernels end when it ends, however that happens: nothing is written
-later over the results of another run.
+Each notebook gets a process and a kernel of its own. Everything is checked before anything runs, because papermill
+only warns about a parameter that a notebook does not have, and without a tagged cell lets the defaults overwrite what
+it injects. A run locks the folders that it writes into, and its kernels end when it ends, however that happens.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import sys
+
+# jsonschema, which Jupyter loads, loads this if it can: seconds for a grammar of addresses that notebooks never need.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 import ast
 import html
@@ -19,7 +22,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -27,11 +29,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import psutil
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
@@ -46,21 +47,22 @@ from routing.runner.provenance import Literal
 
 KERNEL = "python3"
 START_TIMEOUT_S = 120
+QUIET_BARS = "ignore:IProgress not found"  # tqdm would rather have widgets, and warns with a local path
 CELL_TIMEOUT_S = {"smoke": 300, "quick": 600, "full": 7200}  # the profiles
-QUIET_BARS = "ignore:IProgress not found"
 COMMON_PARAMETERS = ("profile", "seed", "results_dir")  # every notebook has them
 RUNNER_PARAMETERS = ("profile", "results_dir")  # and the runner sets these
-
 # The lab template without its scripts, all of which are fetched from the network.
 SCRIPT_BLOCKS = ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
-PAGE_TEMPLATE = "{% extends 'lab/index.html.j2' %}" + "".join(
-    f"{{% block {name} %}}{{% endblock %}}" for name in SCRIPT_BLOCKS
-)
+EMPTY_BLOCKS = [f"{{% block {name} %}}{{% endblock %}}" for name in SCRIPT_BLOCKS]
+PAGE_TEMPLATE = "".join(["{% extends 'lab/index.html.j2' %}", *EMPTY_BLOCKS])
 INDEX_PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>routing: {profile}</title><style>
 body {{ font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto }} td, th {{ text-align: left; padding: .4em }}
 img {{ height: 7em; border: 1px solid #ddd }} .failed {{ color: #b30000 }}
-</style></head><body><h1>routing: profile {profile}</h1>{table}</body></html>
+</style></head><body><h1>routing: profile {profile}</h1><table>
+<tr><th>notebook</th><th>status</th><th>seconds</th><th>figures</th></tr>
+{rows}
+</table></body></html>
 """
 
 
@@ -96,16 +98,11 @@ class Outcome:
 
 def read_outcome(copy: Path) -> Outcome | None:
     """Return what an executed copy says of its run; None where there is no copy that this version can read."""
-    try:
+    with suppress(FileNotFoundError, ValueError, KeyError):
         stamp = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["routing"]
-    except (FileNotFoundError, ValueError, KeyError):
-        return None
-    if set(stamp) != {item.name for item in fields(Outcome)}:
-        return None
-    return Outcome(**{**stamp, "figures": tuple(stamp["figures"])})
-
-
-# -- checks before anything runs --------------------------------------------------------------------------------------
+        if set(stamp) == {item.name for item in fields(Outcome)}:
+            return Outcome(**{**stamp, "figures": tuple(stamp["figures"])})
+    return None
 
 
 def find_notebooks(folder: Path, only: Sequence[str] = ()) -> list[Path]:
@@ -120,8 +117,7 @@ def find_notebooks(folder: Path, only: Sequence[str] = ()) -> list[Path]:
         paths[path.name[:2]] = path
     if not paths:
         raise FileNotFoundError(f"no NN_name.ipynb in {folder}; run in the project's folder or give --notebooks")
-    unknown = [number for number in only if number not in paths]
-    if unknown:
+    if unknown := [number for number in only if number not in paths]:
         raise ValueError(f"--only {','.join(unknown)}: no such notebook; choose from {', '.join(paths)}")
     return [path.resolve() for number, path in paths.items() if not only or number in only]
 
@@ -129,7 +125,7 @@ def find_notebooks(folder: Path, only: Sequence[str] = ()) -> list[Path]:
 def read_parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Literal]:
     """Return the names and defaults in the one cell tagged ``parameters``.
 
-    Raises ValueError for no such cell or several, a line in it that is not ``name = literal`` (bool, int, float, str),
+    Raises ValueError for no such cell or several, a line in it other than ``name = literal`` (bool, int, float, str),
     or one of `COMMON_PARAMETERS` missing.
     """
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
@@ -148,8 +144,7 @@ def read_parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Lit
         line = getattr(error, "lineno", line)
         text = source.splitlines()[line - 1].strip()
         raise ValueError(f"{name}: line {line} of the parameters cell is `{text}`; write `name = literal`") from None
-    missing = [common for common in COMMON_PARAMETERS if common not in defaults]
-    if missing:
+    if missing := [common for common in COMMON_PARAMETERS if common not in defaults]:
         raise ValueError(f"{name}: the parameters cell lacks {', '.join(missing)}")
     return defaults
 
@@ -200,21 +195,16 @@ def check_kernel() -> str:
     return interpreter
 
 
-# -- one notebook, in a process of its own ----------------------------------------------------------------------------
-
-
 def execute_notebook(
     pending: Outcome, folder: Path, output: Path, results: Path, cell_timeout_s: int, threads: int | None
-) -> Outcome:
-    """Run one notebook of `folder`; write its executed copy and its HTML page, whether it ends well or fails.
+) -> None:
+    """Run one notebook of `folder`; write its HTML page and its executed copy, whether it ends well or fails.
 
     `threads` is the number that the numerical libraries may use; None leaves it to them.
     """
     package = str(provenance.PACKAGE_FOLDER.parent)  # the kernel gets the package that the manifest describes
-    # Progress bars are text, which a page can show; tqdm would rather have widgets, and warns with a local path.
     for name, first, mark in [("PYTHONPATH", package, os.pathsep), ("PYTHONWARNINGS", QUIET_BARS, ",")]:
-        others = [text for text in os.environ.get(name, "").split(mark) if text not in ("", first)]
-        os.environ[name] = mark.join([first, *others])
+        os.environ[name] = mark.join(filter(None, [first, os.environ.get(name)]))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of files that are read in a moment
     if threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -226,18 +216,11 @@ def execute_notebook(
         cell.metadata.pop("execution", None)
     tagged = next(place for place, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", []))
     notebook.cells.insert(tagged + 1, nbformat.v4.new_code_cell(PythonTranslator.codify(values)))
-    copy = output / f"{pending.name}.ipynb"
-    copy.unlink(missing_ok=True)  # of an earlier run, whose figures this one replaces
-    clock_s = time.perf_counter()
-    error = None
+    encrypted = Config(KernelManager={"transport_encryption": "auto"})  # else the kernel warns of plain TCP
+    limits = {"startup_timeout": START_TIMEOUT_S, "timeout": cell_timeout_s}
+    clock_s, error = time.perf_counter(), None
     try:
-        NotebookClient(
-            notebook,
-            kernel_name=KERNEL,
-            startup_timeout=START_TIMEOUT_S,
-            timeout=cell_timeout_s,
-            config=Config(KernelManager={"transport_encryption": "auto"}),  # else the kernel warns of plain TCP
-        ).execute()
+        NotebookClient(notebook, kernel_name=KERNEL, config=encrypted, **limits).execute()
     except CellExecutionError as exception:
         error = f"{exception.ename}: {exception.evalue}"
     except Exception as exception:  # a cell past its time, or a kernel that died; the other notebooks still run
@@ -250,9 +233,8 @@ def execute_notebook(
                 outcome = replace(outcome, cell=number, cell_line=cell.source.strip().split("\n")[0])
     notebook.metadata.update(title=outcome.title, routing=asdict(outcome))
     page, _ = HTMLExporter(raw_template=PAGE_TEMPLATE).from_notebook_node(notebook)
-    write_atomically(copy.with_suffix(".html"), page)
-    write_atomically(copy, nbformat.writes(notebook))
-    return outcome
+    write_atomically(output / f"{pending.name}.html", page)
+    write_atomically(output / f"{pending.name}.ipynb", nbformat.writes(notebook))
 
 
 def stop_on_signals() -> None:
@@ -269,44 +251,32 @@ def stop_on_signals() -> None:
         signal.signal(number, stop)
 
 
-def _work(sender: Connection, pending: Outcome, options: Mapping[str, object]) -> None:
+def _work(pending: Outcome, options: Mapping[str, object]) -> None:
     """Body of a worker process: run a notebook, and end it when the parent asks for it by SIGTERM or is gone.
 
     Nothing that the notebook started outlives this, so that it cannot write over the results of a later run.
     """
     signal.signal(signal.SIGINT, lambda *_: None)  # the parent's to handle; not SIG_IGN, which a kernel would inherit
     stop_on_signals()
-    finished, finish = multiprocessing.Pipe(duplex=False)
     runtime = os.environ["JUPYTER_RUNTIME_DIR"] = tempfile.mkdtemp()  # kernels' connection files
-
-    def execute() -> None:
-        with finish:
-            finish.send(execute_notebook(pending, **options))
-
-    exit_code = 1
+    thread = threading.Thread(target=execute_notebook, args=[pending], kwargs=options, daemon=True)
     try:
-        threading.Thread(target=execute, daemon=True).start()
-        ends, ready = [finished, multiprocessing.parent_process().sentinel], []
-        while not ready:
-            ready = wait(ends, timeout=0.1)  # a signal that another thread receives does not end the wait
-        if finished in ready:
-            sender.send(finished.recv())
-            exit_code = 0
+        thread.start()
+        while thread.is_alive() and multiprocessing.parent_process().is_alive():
+            thread.join(timeout=0.1)  # a signal that another thread receives does not end the wait
     finally:
         shutil.rmtree(runtime, ignore_errors=True)
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        os._exit(exit_code)  # before the thread takes the end of its kernel for the notebook's
-
-
-# -- all of them ------------------------------------------------------------------------------------------------------
+        os._exit(1)  # before the thread takes the end of its kernel for the notebook's; the copy says how that ended
 
 
 def _execute_all(
-    notebooks: Sequence[Outcome], jobs: int, **options: object
+    notebooks: Sequence[Outcome], jobs: int, output: Path, results: Path, **options: object
 ) -> Iterator[tuple[Outcome, Outcome | None]]:
     """Run notebooks, at most `jobs` at a time: each comes with None as it starts and with its outcome as it ends."""
+    options |= {"output": output, "results": results}
     context = multiprocessing.get_context("spawn")
     waiting, running = list(notebooks), {}
     try:
@@ -314,21 +284,17 @@ def _execute_all(
             while waiting and len(running) < jobs:
                 pending = waiting.pop(0)
                 yield pending, None
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(sender, pending, options), daemon=True)
+                (output / f"{pending.name}.ipynb").unlink(missing_ok=True)  # of an earlier run
+                process = context.Process(target=_work, args=(pending, options), daemon=True)
                 process.start()
-                sender.close()
-                running[receiver] = process, pending, time.perf_counter()
-            for receiver in wait(list(running), timeout=0.5):  # so that a signal is seen, as in `_work`
-                process, pending, clock_s = running[receiver]
-                try:
-                    outcome = receiver.recv()
-                except EOFError:
-                    process.join()
-                    error = f"its process ended with exit code {process.exitcode}"
-                    outcome = pending.ended("failed", options["results"], time.perf_counter() - clock_s, error=error)
+                running[process.sentinel] = process, pending, time.perf_counter()
+            for sentinel in wait(list(running), timeout=0.5):  # so that a signal is seen, as in `_work`
+                process, pending, clock_s = running.pop(sentinel)
                 process.join()
-                del running[receiver]
+                outcome = read_outcome(output / f"{pending.name}.ipynb")
+                if outcome is None:
+                    error = f"its process ended with exit code {process.exitcode}"
+                    outcome = pending.ended("failed", results, time.perf_counter() - clock_s, error=error)
                 yield pending, outcome
     finally:  # left early, by an exception or Ctrl-C
         for process, _, _ in running.values():
@@ -341,19 +307,17 @@ def _execute_all(
 def _write_index(output: Path, results: Path, profile: str) -> None:
     """Write ``index.html`` over all executed copies in the output folder, those of earlier runs too."""
     place = Path(os.path.relpath(results, output)).as_posix()
-    image = '<a href="{0}"><img loading="lazy" alt="{0}" src="{0}"></a>'
-    rows = [
-        {
-            "notebook": f'<a href="{done.name}.html">{html.escape(done.title)}</a><br>{done.name}',
-            "status": f'<span class="{done.status}">{html.escape(done.failure if done.error else done.status)}</span>',
-            "seconds": f"{done.seconds:.0f}",
-            "figures": "".join(image.format(html.escape(f"{place}/{done.name}/{name}")) for name in done.figures),
-        }
-        for done in filter(None, map(read_outcome, sorted(output.glob("[0-9][0-9]_*.ipynb"))))
-    ]
-    with pd.option_context("display.max_colwidth", None):
-        table = pd.DataFrame(rows).to_html(escape=False, index=False, border=0)
-    write_atomically(output / "index.html", INDEX_PAGE.format(profile=profile, table=table))
+    rows = []
+    for done in filter(None, map(read_outcome, sorted(output.glob("[0-9][0-9]_*.ipynb")))):
+        images = [html.escape(f"{place}/{done.name}/{name}") for name in done.figures]
+        rows.append(
+            f'<tr><td><a href="{done.name}.html">{html.escape(done.title)}</a><br>{done.name}</td>'
+            f'<td class="{done.status}">{html.escape(done.failure if done.error else done.status)}</td>'
+            f"<td>{done.seconds:.0f}</td><td>"
+            + "".join(f'<a href="{image}"><img loading="lazy" alt="{image}" src="{image}"></a>' for image in images)
+            + "</td></tr>"
+        )
+    write_atomically(output / "index.html", INDEX_PAGE.format(profile=profile, rows="\n".join(rows)))
 
 
 def run_notebooks(
@@ -365,30 +329,14 @@ def run_notebooks(
     output: Path | None = None,
     resume: bool = False,
 ) -> list[Outcome]:
-    """Run notebooks; return each one's outcome; leave copies, pages, index and manifest in the output folder.
+    """Run notebooks, at most `jobs` at a time, and return each one's outcome; one that fails does not stop the others.
 
-    A notebook that fails does not stop the others.
-
-    Parameters
-    ----------
-    profile : "smoke", "quick" or "full"
-        Passed to every notebook; sets the time limit of a cell. Figures go to ``results`` below the output
-        folder, in profile "full" to ``results`` in the current folder, where they are committed.
-    folder, only : Path, sequence of str
-        Where ``NN_name.ipynb`` are, and the two-digit numbers of those to run (default: all).
-    parameters : mapping of str to str, optional
-        Values as typed; every selected notebook must have each of them.
-    jobs : int
-        Notebooks at a time; the processors are shared out between them.
-    output : Path
-        Default ``runs/<profile>``.
-    resume : bool
-        Skip what ended well with the same notebook, profile, parameters, package and figures. Data are not compared.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        Before anything runs: wrong input, or another process that runs notebooks into the same folder.
+    The output folder (default ``runs/<profile>``) receives executed copies, HTML pages that need no network,
+    ``index.html`` and ``manifest.json``; figures go to ``results`` below it, in profile "full" to ``results`` in the
+    current folder, where they are committed. `only` names notebooks by their two digits (default: all), `parameters`
+    holds values as typed, which every one of them must have. `resume` skips what ended well with the same notebook,
+    profile, parameters, package and figures; data are not compared. Raises ValueError or FileNotFoundError before
+    anything runs: wrong input, or another process that runs notebooks into the same folder.
     """
     if profile not in CELL_TIMEOUT_S:
         raise ValueError(f"profile {profile!r}: choose from {', '.join(CELL_TIMEOUT_S)}")
@@ -405,12 +353,8 @@ def run_notebooks(
     results = Path("results").resolve() if profile == "full" else output / "results"
     outcomes = {pending.name: pending for pending in notebooks}
     label = {pending.name: f"[{place}/{len(notebooks)}] {pending.name}" for place, pending in enumerate(notebooks, 1)}
-    about = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "profile": profile,
-        "parameters": provenance.portable_parameters(texts),
-        **environment,
-    }
+    about = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "profile": profile}
+    about |= {"parameters": provenance.portable_parameters(texts), **environment}
 
     def record() -> None:
         """Write manifest and index; after every notebook, so that a run cut short leaves a true record."""
@@ -439,10 +383,8 @@ def run_notebooks(
             threads=max(1, provenance.count_cpus() // jobs) if jobs > 1 else None,
         )
         for pending, outcome in stack.enter_context(closing(events)):
-            print(
-                f"{label[pending.name]}  " + (f"{outcome.status}  {outcome.seconds:.0f} s" if outcome else "started"),
-                flush=True,
-            )
+            event = f"{outcome.status}  {outcome.seconds:.0f} s" if outcome else "started"
+            print(f"{label[pending.name]}  {event}", flush=True)
             if outcome:
                 outcomes[pending.name] = outcome
                 record()

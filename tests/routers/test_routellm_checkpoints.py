@@ -130,6 +130,8 @@ def test_bert_counts_ties_for_the_weak_model(bert):
             labels = softmax(model(**inputs).logits[0].double().numpy())
         assert router.win_probability([question], STRONG, WEAK)[0] == pytest.approx(labels[0], abs=1e-6)
         np.testing.assert_allclose(router.outcome_probability([question], STRONG, WEAK)[0], labels, atol=1e-6)
+        score = router.expected_score([question], STRONG, WEAK)[0]
+        assert score == pytest.approx(labels[0] + labels[1] / 2, abs=1e-6)
 
 
 def test_the_causal_llm_sums_the_scores_below_four(causal):
