@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import cloudpickle
@@ -194,5 +195,5 @@ class ShardedSimilarityRouter(SimilarityRouter):
     def _resemble(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError("the weights of single battles stay on the workers; look at them on one machine")
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def save(self, folder: str | Path) -> None:
         raise NotImplementedError("a sharded router lives on its cluster; publish it, or save the one-machine router")

@@ -15,15 +15,12 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 
 from routing.files import write_atomically
 from routing.routers.base import Router, load_router
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 CARD = """---
 {front}
@@ -77,12 +74,10 @@ def fetch_files(name: str, patterns: Sequence[str]) -> Path:
     A branch, a tag or no revision (the default branch) is resolved to its commit once; every file is of that commit.
     A name of another form is a ValueError, one that cannot be downloaded a FileNotFoundError with the reason.
     """
-    from huggingface_hub import errors  # only hub names need it
-
     repository, revision = parse_hub_name(name)
     try:
         return Path(_client().snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
-    except (OSError, ValueError, errors.HfHubHTTPError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FileNotFoundError(
             f"{name} could not be downloaded ({reason}). Check the name, the revision and the network; a private"
@@ -90,9 +85,9 @@ def fetch_files(name: str, patterns: Sequence[str]) -> Path:
         ) from error
 
 
-def _client(token: str | None = None) -> HfApi:
+def _client(token: str | None = None) -> Any:
     """Make a client of the hub that shows progress on a terminal only."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi  # only hub names need it
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
@@ -138,21 +133,11 @@ def write_model_card(
 ) -> Path:
     """Write ``README.md``, as the Hugging Face Hub reads it, into the folder of a saved router; return its path.
 
-    Parameters
-    ----------
-    licence : str
-        Identifier on the Hub, in lower case: "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "other".
-    data : str
-        What the router learned from: source, number of battles, dates, licence of the data.
-    intervals : DataFrame, optional
-        What was measured, one row per metric and test set; for instance columns metric, prompts, estimate, low, high.
-    datasets : sequence of str
-        Names of the data on the Hub, where it is there.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        `folder` holds no or another router, `data` is empty, or `licence` is no identifier.
+    `licence` is an identifier on the Hub, in lower case ("apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "other"); `data`
+    says what the router learned from: source, number of battles, dates, licence; `datasets` names it on the Hub.
+    `intervals` is what was measured, one row per metric and test set; for instance metric, estimate, low, high.
+    Raises FileNotFoundError or ValueError where `folder` holds no or another router, `data` is empty, or `licence` is
+    no identifier.
     """
     from huggingface_hub import ModelCardData
 
@@ -185,12 +170,8 @@ def push_router(folder: str | Path, name: str, *, private: bool = True, token: s
 
     Only ``router.json``, the files it lists (vectors of training prompts are among those of similarity weighting) and
     the ``README.md`` of `write_model_card` are sent to ``owner/name``, which is made where it is missing. The
-    default token is that of HF_TOKEN or ``hf auth login``.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        `load_router` refuses the folder, ``README.md`` is missing, or its encoder or base model is a local folder.
+    default token is that of HF_TOKEN or ``hf auth login``. Raises FileNotFoundError or ValueError where `load_router`
+    refuses the folder, ``README.md`` is missing, or the router's encoder or base model is a local folder.
     """
     folder, repository = Path(folder), parse_hub_name(f"hub:{name}")[0]
     router = load_router(folder)

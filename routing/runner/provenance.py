@@ -86,12 +86,8 @@ def describe_environment() -> dict[str, object]:
     torch = sys.modules.get("torch")  # a process that never imported it has used no accelerator
     device = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else "cpu"
     machine = {"platform": f"{platform.system()} {platform.machine()}", "cpu_count": count_cpus(), "device": device}
-    return {
-        **describe_code(),
-        "package_sha256": hash_package(),
-        "versions": versions | {name: metadata.version(name) for name in PACKAGES},
-        "machine": machine,
-    }
+    versions |= {name: metadata.version(name) for name in PACKAGES}
+    return {**describe_code(), "package_sha256": hash_package(), "versions": versions, "machine": machine}
 
 
 def portable_parameters(parameters: Mapping[str, object]) -> dict[str, Literal]:
@@ -148,9 +144,8 @@ class Run:
             "parameters": self.parameters,
             "inputs": self.inputs,
             "outputs": {path.relative_to(self.folder).as_posix(): hash_file(path) for path in files},
-            **describe_environment(),
         }
-        write_json(manifest, content)
+        write_json(manifest, content | describe_environment())
 
 
 def start_run(name: str, parameters: Mapping[str, object], results_dir: str | Path) -> Run:
