@@ -92,10 +92,8 @@ class RouteLLMFactorizationRouter(_CheckpointRouter):
     """Rate 64 models by RouteLLM's factorization: ``theta_m(q) = c . (p_m / |p_m| * W e(q))``.
 
     `win_probability` is P(a beats b | no tie), since tied battles were left out of its training. `source` is a folder
-    with ``model.safetensors``, or ``hub:routellm/mf_gpt4_augmented[@revision]``; `encoder` gives text-embedding-3-small
-    of prompts, (n_prompts, 1536). Without it embeddings, of OpenAI's length 1, are given as prompts.
-    A file that is missing, damaged or of another format, strings without an encoder, and embeddings of another width or
-    not finite raise.
+    with ``model.safetensors``, or ``hub:routellm/mf_gpt4_augmented[@revision]``. `encoder` gives text-embedding-3-small
+    of prompts, (n_prompts, 1536); without it embeddings, of OpenAI's length 1, are given as prompts.
     """
 
     models = FACTORIZATION_MODELS
@@ -122,10 +120,7 @@ class RouteLLMFactorizationRouter(_CheckpointRouter):
         n_prompts, width = len(prompts), self._projection.shape[1]
         if not isinstance(prompts, np.ndarray):
             if self.encoder is None:
-                raise ValueError(
-                    "the published factorization has no encoder: give embeddings by text-embedding-3-small,"
-                    f" (n_prompts, {width}), in place of the prompts, or encoder=, a function list[str] -> array"
-                )
+                raise ValueError(f"give embeddings, (n_prompts, {width}), as prompts, or encoder=, list[str] -> array")
             prompts = np.asarray(self.encoder(_check_texts(prompts)))
         if prompts.shape != (n_prompts, width) or not np.isfinite(prompts).all():
             raise ValueError(f"embeddings of shape {prompts.shape}; expected {(n_prompts, width)}, all finite")
@@ -260,8 +255,7 @@ class RouteLLMCausalRouter(_PairRouter):
     def _tokenize(self, text: str) -> list[int]:
         length = self._model.config.max_position_embeddings - N_NEW_TOKENS
         question = self._question.format(question=readable_beginning(text, self._tokenizer, length))
-        messages = {"system": self._system, "user": question}
-        turns = [TURN.format(role=role, text=message.strip()) for role, message in messages.items()]
+        turns = [TURN.format(role="system", text=self._system.strip()), TURN.format(role="user", text=question.strip())]
         tokens = self._tokenizer("".join(turns), verbose=False)["input_ids"]
         return tokens if len(tokens) <= length else tokens[: length - 1] + tokens[-1:]  # the turn's end stays
 
