@@ -175,7 +175,7 @@ def explain_missing(counts: PairCounts, ties: str) -> str:
     if ties != "half" and not counts.wins.any():
         reason = "which ties='drop' leaves out" if ties == "drop" else f"so the tie parameter of {ties!r} is infinite"
         return f"all battles are ties, {reason}; {prior}"
-    beaten = counts.wins + (0 if ties == "drop" else counts.ties)
+    beaten = (counts.wins > 0) | ((counts.ties > 0) & (ties != "drop"))  # scipy takes a tiny weight for none
     n_groups, group = connected_components(beaten, directed=False)
     if n_groups > 1:
         smallest = name_some(models[group == np.argmin(np.bincount(group))])

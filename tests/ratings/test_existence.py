@@ -209,7 +209,7 @@ def pair(won: float, tied: float, lost: float) -> PairCounts:
 
 
 @pytest.mark.parametrize("ties", TIED)
-@pytest.mark.parametrize(("won", "tied"), [(2, 3), (1, 1), (5, 5), (1, 9), (500, 5)])
+@pytest.mark.parametrize(("won", "tied"), [(2, 3), (1, 1), (5, 5), (1, 9), (500, 5), (5e-5, 4e-14)])
 def test_who_never_lost_but_tied_is_named(ties, won, tied):
     with pytest.raises(ValueError, match=r"new never lost and old never won.*prior_strength"):
         fit_bradley_terry(pair(won, tied, 0), ties)
