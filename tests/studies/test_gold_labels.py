@@ -11,13 +11,14 @@ from routing.studies.inputs import PAIR
 from routing.studies.two_models import gold_labels
 from routing.studies.two_models.gold_labels import (
     LABEL_RULES,
+    add_surface,
     cross_validate_gold,
     evaluate_gold,
     label_battles,
     learn_few_labels,
+    surface_features,
     transfer_gold,
 )
-from routing.studies.two_models.surface_features import add_surface, surface_features
 
 KINDS = ("telling", "telling nothing")
 

@@ -6,36 +6,66 @@ decides. What it sees of a prompt and its gamma are chosen by inner folds, never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.random import Generator
 
 from routing.data.benchmarks import BenchmarkTable
-from routing.embeddings import PromptEncoder
+from routing.embeddings import PromptEncoder, unit_rows
 from routing.evaluation.call_curve import bootstrap_metrics
 from routing.routers.similarity import SimilarityRouter
-from routing.studies.cross_validation import (
-    Candidate,
-    assign_folds,
-    choose_candidate,
-    cross_validated_margin,
-    nested_margin,
-)
+from routing.studies import cross_validation
+from routing.studies.cross_validation import Candidate, assign_folds
 from routing.studies.inputs import PAIR
 from routing.studies.plotting import plot_rows
-from routing.studies.two_models.pairs import pair_quality
-from routing.studies.two_models.surface_features import add_surface
+from routing.studies.two_models.pairs import Benchmarks, pair_quality
 
 SURFACE_WEIGHT = 0.4  # of the surface features, relative to the embedding
 GAMMAS = (1e4, 1e6, 1e8)
 LABEL_RULES = ("gain", "strict", "weak wrong")
 N_FOLDS = 5
 CHOSEN_ON = 3_000  # labels that choose what is transferred to another benchmark
+NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
+SYMBOLS = re.compile(r"[-+*/=^%$\\_]")
+LARGEST_NUMBER = 1e9  # numbers beyond it say no more
+N_FEATURES = 8  # of a prompt's surface
 
 Vectors = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def surface_features(prompts: Sequence[str]) -> np.ndarray:
+    """Return eight features of each prompt that say how much work it is: (n_prompts, 8), float64.
+
+    Logarithms of 1 plus: characters, words, numbers, the largest number, line breaks, sentences, symbols of formulas,
+    and characters per word. An encoder that separates topics loses these.
+    """
+    features = np.zeros((len(prompts), N_FEATURES))
+    for row, prompt in zip(features, prompts, strict=True):
+        words = len(prompt.split())
+        numbers = [min(float(text.replace(",", "")), LARGEST_NUMBER) for text in NUMBER.findall(prompt)]
+        sentences, symbols = (len(pattern.findall(prompt)) for pattern in (SENTENCE_END, SYMBOLS))
+        row[:4] = len(prompt), words, len(numbers), max(numbers, default=0.0)
+        row[4:] = prompt.count("\n"), sentences, symbols, len(prompt) / max(words, 1)
+    return np.log1p(features)
+
+
+def add_surface(vectors: np.ndarray, prompts: Sequence[str], weight: float) -> np.ndarray:
+    """Append to unit vectors the surface features of their prompts: (n_prompts, width + 8), unit rows, float32.
+
+    The features are scaled to mean 0 and deviation 1 over these prompts (to 0 where all are equal), then to a root mean
+    square length of `weight`, where that of a vector is 1; no label is used.
+    """
+    features = surface_features(prompts)
+    spread = features.std(axis=0)
+    scaled = (features - features.mean(axis=0)) / np.where(spread > 1e-9, spread, np.inf) / np.sqrt(N_FEATURES)
+    return unit_rows(np.hstack([vectors, weight * scaled])).astype(np.float32)
 
 
 class GoldMargin(NamedTuple):
@@ -43,12 +73,11 @@ class GoldMargin(NamedTuple):
 
     benchmark: str
     labels: str  # what it was trained on
-    repeat: int  # number of the random split
     chosen: str  # what it saw and its gamma; of several folds the most frequent
     margin: np.ndarray  # (n_prompts,); NaN where a prompt was trained on
 
 
-def gold_vectors(tables: Mapping[str, BenchmarkTable]) -> dict[str, dict[str, np.ndarray]]:
+def gold_vectors(tables: Benchmarks) -> Vectors:
     """Return what a router may see of a prompt, by kind, then by benchmark: arrays of unit rows.
 
     "layer 4" is the mean of the tokens after the fourth of six layers, which says less about the topic than the last
@@ -57,24 +86,18 @@ def gold_vectors(tables: Mapping[str, BenchmarkTable]) -> dict[str, dict[str, np
     prompts = {benchmark: table.prompts["prompt"].tolist() for benchmark, table in tables.items()}
     encoders = {"last layer": PromptEncoder(), "layer 4": PromptEncoder(n_layers=4, max_length=256)}
     vectors = {
-        kind: {benchmark: encoder.encode(texts) for benchmark, texts in prompts.items()}
-        for kind, encoder in encoders.items()
+        kind: {name: encoder.encode(texts) for name, texts in prompts.items()} for kind, encoder in encoders.items()
     }
-    vectors["layer 4 and surface"] = {
-        benchmark: add_surface(vectors["layer 4"][benchmark], texts, SURFACE_WEIGHT)
-        for benchmark, texts in prompts.items()
-    }
-    return vectors
+    layer = vectors["layer 4"]
+    surface = {name: add_surface(layer[name], texts, SURFACE_WEIGHT) for name, texts in prompts.items()}
+    return {**vectors, "layer 4 and surface": surface}
 
 
 def label_battles(table: BenchmarkTable, rule: str = "gain") -> pd.DataFrame:
-    """Return one battle of `PAIR` per prompt.
+    """Return one battle of `PAIR` per prompt, won by a label rule.
 
-    Parameters
-    ----------
-    rule : {"gain", "strict", "weak wrong"}
-        Who wins: the better answer, equal ones being ties; the same, but equal ones count for the weak model; or the
-        strong model wherever the weak one is wrong, which is what RouteLLM's causal LLM is trained on [RouteLLM24].
+    "gain": the better answer wins, equal ones are ties; "strict": equal ones count for the weak model; "weak wrong":
+    the strong model wins wherever the weak one is wrong, as RouteLLM's causal LLM is trained [RouteLLM24].
     """
     if rule not in LABEL_RULES:
         raise ValueError(f"unknown label rule {rule!r}; use one of {', '.join(LABEL_RULES)}")
@@ -87,100 +110,82 @@ def label_battles(table: BenchmarkTable, rule: str = "gain") -> pd.DataFrame:
     return battles
 
 
-def gold_candidates(vectors: Mapping[str, np.ndarray]) -> dict[str, Candidate]:
-    """Return a candidate for every kind of vector and every gamma; `vectors`: of the battles' prompts, by kind.
+def _candidates(vectors: Vectors, *benchmarks: str) -> dict[str, Candidate]:
+    """Return a candidate for every kind of vector and every gamma, on the prompts of these benchmarks in this order.
 
     The prior is just strong enough to hold the rating of a prompt that resembles none.
     """
+    make_router = partial(SimilarityRouter, n_tiers=None, prior_strength=0.1, ties="half")
+    candidates = {}
+    for kind, seen in vectors.items():
+        embeddings = np.concatenate([seen[name] for name in benchmarks])
+        for gamma in GAMMAS:
+            candidates[f"{kind}, gamma {gamma:.0e}"] = Candidate(partial(make_router, gamma=gamma), embeddings)
+    return candidates
 
-    def make_router(gamma: float) -> SimilarityRouter:
-        return SimilarityRouter(gamma=gamma, n_tiers=None, prior_strength=0.1, ties="half")
 
-    return {
-        f"{kind}, gamma {gamma:.0e}": Candidate(lambda gamma=gamma: make_router(gamma), seen)
-        for kind, seen in vectors.items()
-        for gamma in GAMMAS
-    }
+def _choose(
+    candidates: Mapping[str, Candidate], battles: pd.DataFrame, groups: pd.Series, rows: np.ndarray, rng: Generator
+) -> str:
+    """Return the candidate that is best by folds over the groups of these rows of the battles."""
+    folds = assign_folds(groups.to_numpy()[rows], N_FOLDS, rng)
+    selected = {name: candidate.select(rows) for name, candidate in candidates.items()}
+    return cross_validation.choose_candidate(selected, battles.iloc[rows], folds, *PAIR)
 
 
 def cross_validate_gold(
-    benchmark: str, table: BenchmarkTable, vectors: Vectors, rng: np.random.Generator, n_repeats: int = 1
+    benchmark: str, table: BenchmarkTable, vectors: Vectors, rng: Generator, n_repeats: int = 1
 ) -> list[GoldMargin]:
     """Return margins by five folds over a benchmark's prompts, each by the candidate that is best within the others."""
-    battles, prompts = label_battles(table), table.prompts["prompt"].to_numpy()
-    candidates = gold_candidates({kind: seen[benchmark] for kind, seen in vectors.items()})
+    battles, candidates = label_battles(table), _candidates(vectors, benchmark)
     margins = []
-    for repeat in range(n_repeats):
-        folds = assign_folds(prompts, N_FOLDS, rng)
-        margin, chosen = nested_margin(candidates, battles, folds, *PAIR, rng, n_inner_folds=3)
-        margins.append(GoldMargin(benchmark, "5 folds", repeat, max(chosen, key=chosen.count), margin))
+    for _ in range(n_repeats):
+        folds = assign_folds(battles["prompt"].to_numpy(), N_FOLDS, rng)
+        margin, chosen = cross_validation.nested_margin(candidates, battles, folds, *PAIR, rng, n_inner_folds=3)
+        margins.append(GoldMargin(benchmark, "5 folds", max(chosen, key=chosen.count), margin))
     return margins
 
 
 def learn_few_labels(
-    benchmark: str, table: BenchmarkTable, vectors: Vectors, labelled: np.ndarray, rng: np.random.Generator
+    benchmark: str, table: BenchmarkTable, vectors: Vectors, labelled: np.ndarray, rng: Generator
 ) -> list[GoldMargin]:
     """Return margins of a router trained on the prompts in `labelled` alone; with subjects, also of folds by subject.
 
     Both choose on the labels, by folds of prompts or of subjects, and neither rates a prompt in `labelled`, a bool
     array of shape (n_prompts,).
     """
-    battles = label_battles(table)
-    few = battles[labelled]
-    candidates = gold_candidates({kind: by_benchmark[benchmark] for kind, by_benchmark in vectors.items()})
-    of_labels = {name: candidate.select(labelled) for name, candidate in candidates.items()}
-
-    def choose(groups: pd.Series) -> str:
-        return choose_candidate(of_labels, few, assign_folds(groups[labelled].to_numpy(), N_FOLDS, rng), *PAIR)
-
-    chosen = choose(table.prompts["prompt"])
-    margin = of_labels[chosen].fit(few).margin(candidates[chosen].embeddings, *PAIR)
-    found = {f"{int(labelled.sum()):,} labels": (chosen, margin)}
+    battles, candidates = label_battles(table), _candidates(vectors, benchmark)
+    chosen = _choose(candidates, battles, table.prompts["prompt"], labelled, rng)
+    router = candidates[chosen].select(labelled).fit(battles[labelled])
+    found = [(f"{labelled.sum():,} labels", chosen, router.margin(candidates[chosen].embeddings, *PAIR))]
     if "subject" in table.prompts:
-        chosen = choose(table.prompts["subject"])
+        chosen = _choose(candidates, battles, table.prompts["subject"], labelled, rng)
         folds = assign_folds(table.prompts["subject"].to_numpy(), N_FOLDS, rng)
-        found["folds by subject"] = chosen, cross_validated_margin(candidates[chosen], battles, folds, *PAIR)
-    return [
-        GoldMargin(benchmark, labels, 0, chosen, np.where(labelled, np.nan, margin))
-        for labels, (chosen, margin) in found.items()
-    ]
+        margin = cross_validation.cross_validated_margin(candidates[chosen], battles, folds, *PAIR)
+        found.append(("folds by subject", chosen, margin))
+    return [GoldMargin(benchmark, labels, name, np.where(labelled, np.nan, margin)) for labels, name, margin in found]
 
 
-def transfer_gold(
-    sources: Mapping[str, BenchmarkTable], benchmark: str, vectors: Vectors, rng: np.random.Generator
-) -> list[GoldMargin]:
+def transfer_gold(sources: Benchmarks, benchmark: str, vectors: Vectors, rng: Generator) -> list[GoldMargin]:
     """Return margins on a benchmark by routers trained on labels of others, one per label rule.
 
-    Vectors and gamma are chosen on the labels themselves. Surface features are left out: their scale depends on the
+    Vectors and gamma are chosen on the labels themselves, without surface features, whose scale depends on the
     benchmark.
     """
+    candidates = _candidates({kind: seen for kind, seen in vectors.items() if "surface" not in kind}, *sources)
     margins = []
     for rule in LABEL_RULES:
         battles = pd.concat([label_battles(table, rule) for table in sources.values()], ignore_index=True)
-        candidates = gold_candidates(
-            {
-                kind: np.concatenate([by_benchmark[name] for name in sources])
-                for kind, by_benchmark in vectors.items()
-                if "surface" not in kind
-            }
-        )
-        rows = rng.permutation(len(battles))[:CHOSEN_ON]
-        folds = assign_folds(battles["prompt"].to_numpy()[rows], N_FOLDS, rng)
-        few = {name: candidate.select(rows) for name, candidate in candidates.items()}
-        chosen = choose_candidate(few, battles.iloc[rows], folds, *PAIR)
+        chosen = _choose(candidates, battles, battles["prompt"], rng.permutation(len(battles))[:CHOSEN_ON], rng)
         margin = candidates[chosen].fit(battles).margin(vectors[chosen.split(",")[0]][benchmark], *PAIR)
-        margins.append(GoldMargin(benchmark, f"other benchmarks, {rule}", 0, chosen, margin))
+        margins.append(GoldMargin(benchmark, f"other benchmarks, {rule}", chosen, margin))
     return margins
 
 
-def evaluate_gold(
-    margins: list[GoldMargin], tables: Mapping[str, BenchmarkTable], n_resamples: int, rng: np.random.Generator
-) -> pd.DataFrame:
+def evaluate_gold(margins: list[GoldMargin], tables: Benchmarks, n_resamples: int, rng: Generator) -> pd.DataFrame:
     """Return metrics of each margin with intervals over its prompts, averaged over repeats.
 
-    Returns
-    -------
-    DataFrame with columns benchmark, labels, chosen (of the first repeat), metric, estimate, low, high
+    The columns are benchmark, labels, metric, estimate, low, high, chosen (of the first repeat).
     """
     parts = []
     for item in margins:
@@ -196,7 +201,6 @@ def plot_gold(results: pd.DataFrame) -> Figure:
     """Draw APGR of each setting, one row each; `results` as `evaluate_gold`."""
     shown = results[results["metric"] == "apgr"]
     shown = shown.assign(name=shown["benchmark"] + ", " + shown["labels"])
-    title = (
-        f"Gold labels route significantly better than random in {(shown['low'] > 0.5).sum()} of {len(shown)} settings"
-    )
+    n_better = (shown["low"] > 0.5).sum()
+    title = f"Gold labels route significantly better than random in {n_better} of {len(shown)} settings"
     return plot_rows(shown, "APGR (exact area, 95 % over prompts)", title, reference=0.5)

@@ -7,23 +7,18 @@ prompt. Everything in the tables follows from margins and from the quality of th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.random import Generator
 
 from routing.data.benchmarks import BenchmarkTable
 from routing.data.votes import read_mt_bench_judgements
 from routing.embeddings import PromptEncoder
-from routing.evaluation.call_curve import (
-    METRICS,
-    CallCurve,
-    bootstrap_metrics,
-    call_curve,
-    describe_limits,
-    oracle_scores,
-)
+from routing.evaluation.call_curve import METRICS, bootstrap_metrics, call_curve, describe_limits, oracle_scores
 from routing.routers.base import RandomRouter, Router
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
@@ -57,14 +52,9 @@ def embedding_routers(profile: str, seed: int) -> dict[str, Router]:
     Matrix factorization keeps its last epoch, as there. Stopped early, it often stays at the leaderboard on real
     battles (notebook 04), which says the same about every prompt and so routes none.
     """
-    factorization = MatrixFactorizationRouter(
-        learning_rate=RATES.get(profile, 3e-3),
-        n_epochs=2 if profile == "smoke" else 10,
-        n_seeds=1,
-        early_stopping=False,
-        prior_strength=PRIOR,
-        seed=seed,
-    )
+    training = {"n_epochs": 2 if profile == "smoke" else 10, "n_seeds": 1, "early_stopping": False, "seed": seed}
+    rate = RATES.get(profile, 3e-3)
+    factorization = MatrixFactorizationRouter(learning_rate=rate, prior_strength=PRIOR, **training)
     similarity = SimilarityRouter(gamma=10.0, prior_strength=PRIOR)
     return {"similarity_weighting": similarity, "matrix_factorization": factorization}
 
@@ -90,46 +80,35 @@ def pair_quality(table: BenchmarkTable) -> tuple[np.ndarray, np.ndarray]:
     return table.quality[strong].to_numpy(), table.quality[weak].to_numpy()
 
 
-def limits_table(benchmarks: Benchmarks, n_routers: int, rng: np.random.Generator) -> pd.DataFrame:
+def limits_table(benchmarks: Benchmarks, n_routers: int, rng: Generator) -> pd.DataFrame:
     """Return `describe_limits` of each benchmark, one row each."""
     limits = {name: describe_limits(*pair_quality(table), n_routers, rng) for name, table in benchmarks.items()}
     return pd.DataFrame(limits).T.rename_axis("benchmark")
 
 
 def evaluate_margins(
-    margins: Margins,
-    sets: TrainingSets,
-    benchmarks: Benchmarks,
-    n_resamples: int,
-    rng: np.random.Generator,
-    metrics: Mapping[object, Callable[[CallCurve], float]] = METRICS,
-    baselines: bool = False,
-) -> pd.DataFrame:
+    margins: Margins, sets: TrainingSets, benchmarks: Benchmarks, n_resamples: int, rng: Generator,
+    metrics: Mapping[object, Callable[..., float]] = METRICS, baselines: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """Return metrics of every margin with intervals over the prompts that its training set leaves to evaluate.
 
-    Routers of one training set and benchmark are resampled together, so that their differences are paired.
-    `baselines` adds "random" in expectation and the "oracle". The columns are training_data, benchmark, and those of
-    `bootstrap_metrics`.
+    Routers of one training set and benchmark are resampled together, so their differences are paired. `baselines` adds
+    "random" in expectation and the "oracle". The columns are those of `bootstrap_metrics`, training_data, benchmark.
     """
     tables = []
-    for here in dict.fromkeys((key.training_data, key.benchmark) for key in margins):
-        kept = sets.evaluated[here[0]][here[1]]
-        quality = [values[kept] for values in pair_quality(benchmarks[here[1]])]
-        scores = {key.router: margin[kept] for key, margin in margins.items() if (key[0], key[2]) == here}
+    for data, benchmark in dict.fromkeys((key.training_data, key.benchmark) for key in margins):
+        kept = sets.evaluated[data][benchmark]
+        quality = [values[kept] for values in pair_quality(benchmarks[benchmark])]
+        scores = {key.router: margin[kept] for key, margin in margins.items() if (key[0], key[2]) == (data, benchmark)}
         if baselines:
             scores = {"random": np.zeros(kept.sum()), **scores, "oracle": oracle_scores(*quality)}
         table = bootstrap_metrics(scores, *quality, n_resamples, rng, metrics=metrics)
-        tables.append(table.assign(training_data=here[0], benchmark=here[1]))
+        tables.append(table.assign(training_data=data, benchmark=benchmark))
     return pd.concat(tables, ignore_index=True)
 
 
 def curve_table(
-    margins: Margins,
-    sets: TrainingSets,
-    benchmarks: Benchmarks,
-    n_resamples: int,
-    rng: np.random.Generator,
-    shares: np.ndarray,
+    margins: Margins, sets: TrainingSets, benchmarks: Benchmarks, n_resamples: int, rng: Generator, shares: np.ndarray
 ) -> pd.DataFrame:
     """Return call-performance curves with bands: quality at each share of calls to the strong model.
 
@@ -138,32 +117,24 @@ def curve_table(
     """
     metrics = {share: lambda curve, share=share: float(curve.pgr(share)) for share in shares}
     table = evaluate_margins(margins, sets, benchmarks, n_resamples, rng, metrics, baselines=True)
-    table = table.rename(columns={"metric": "strong_share"}).drop(columns="n_excluded")
-    table["pgr"] = table["estimate"]
-    for (training_data, benchmark), rows in table.groupby(["training_data", "benchmark"]).groups.items():
-        kept = sets.evaluated[training_data][benchmark]
+    table = table.rename(columns={"metric": "strong_share"}).drop(columns="n_excluded").assign(pgr=table["estimate"])
+    columns = ["estimate", "low", "high"]
+    for (data, benchmark), rows in table.groupby(["training_data", "benchmark"]).groups.items():
+        kept = sets.evaluated[data][benchmark]
         strong, weak = (values[kept].mean() for values in pair_quality(benchmarks[benchmark]))
-        for column in ("estimate", "low", "high"):
-            table.loc[rows, column] = weak + table.loc[rows, column] * (strong - weak)
+        table.loc[rows, columns] = weak + table.loc[rows, columns] * (strong - weak)
     return table
 
 
 def cost_table(
-    margins: Margins,
-    sets: TrainingSets,
-    benchmarks: Benchmarks,
-    n_resamples: int,
-    rng: np.random.Generator,
+    margins: Margins, sets: TrainingSets, benchmarks: Benchmarks, n_resamples: int, rng: Generator,
     levels: Sequence[float] = LEVELS,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return what recovering a share of the gap costs at the paper's prices, compared with random routing.
 
-    Returns
-    -------
-    DataFrame
-        training_data, benchmark, router ("random" too), pgr, strong_share (the CPT at that level), low, high (of the
-        share), usd_per_1000, usd_low, usd_high (per 1,000 calls), saving: share of strong calls that random routing
-        needs over the router's, the paper's cost-saving ratio.
+    The columns are training_data, benchmark, router ("random" too), pgr, strong_share (the CPT at that level), low,
+    high (of the share), usd_per_1000, usd_low, usd_high (per 1,000 calls), and saving: the share of strong calls that
+    random routing needs over the router's, the paper's cost-saving ratio.
     """
     metrics = {level: lambda curve, level=level: curve.cpt(level) for level in levels}
     table = evaluate_margins(margins, sets, benchmarks, n_resamples, rng, metrics, baselines=True)
@@ -177,11 +148,8 @@ def cost_table(
 def similarity_table(sets: TrainingSets, benchmarks: Benchmarks, encoder: PromptEncoder) -> pd.DataFrame:
     """Return how similar a benchmark's prompts are to those of each training set: the mean of each highest cosine.
 
-    Prompts of the training set itself are left out, as in every other figure.
-
-    Returns
-    -------
-    DataFrame with columns benchmark, training_data, similarity, paper (missing where it prints none), battles
+    Prompts of the training set itself are left out, as in every other figure. The columns are benchmark, training_data,
+    similarity, battles, and paper (missing where it prints none).
     """
     known = {name: encoder.encode(table["prompt"].unique().tolist()) for name, table in sets.battles.items()}
     rows = []
@@ -199,30 +167,25 @@ def similarity_table(sets: TrainingSets, benchmarks: Benchmarks, encoder: Prompt
 def category_table(margins: Margins, table: BenchmarkTable) -> pd.DataFrame:
     """Return the mean score gap of `PAIR` on MT-Bench and the mean margin of each router trained on votes, by category.
 
-    Returns
-    -------
-    DataFrame, indexed by category, the largest gap first, with columns score_gap and one per router
+    Indexed by category, the largest gap first; the columns are score_gap and the routers.
     """
     strong, weak = pair_quality(table)
     trained = {key.router: margin for key, margin in margins.items() if (key[0], key[2]) == ("arena", "MT-Bench")}
-    means = pd.DataFrame({"score_gap": strong - weak, **trained}).groupby(table.prompts["category"].to_numpy()).mean()
+    means = pd.DataFrame({"score_gap": strong - weak, **trained}).groupby(table.prompts["category"].array).mean()
     return means.rename_axis("category").sort_values("score_gap", ascending=False)
 
 
 def compare_rules(study: Study, seed: int) -> pd.DataFrame:
     """Measure random routing and the oracle by the rules of the paper's text and of RouteLLM's code.
 
-    Returns
-    -------
-    DataFrame
-        benchmark, router, apgr_exact, apgr_trapezoid, apgr_mean_of_ten, cpt50_smallest, cpt50_routellm.
+    The columns are benchmark, router, apgr_exact, apgr_trapezoid, apgr_mean_of_ten, cpt50_smallest, cpt50_routellm.
     """
     rows = []
     for name, table in study.benchmarks.items():
         quality = pair_quality(table)
         drawn = RandomRouter(seed).fit(study.battles).margin(table.prompts["prompt"].tolist(), *PAIR)
-        scores = {"random, in expectation": np.zeros(len(drawn)), "one random router": drawn}
-        for router, score in {**scores, "oracle": oracle_scores(*quality)}.items():
+        scores = {"random, in expectation": 0 * drawn, "one random router": drawn, "oracle": oracle_scores(*quality)}
+        for router, score in scores.items():
             curve = call_curve(score, *quality)
             areas = {f"apgr_{rule}": curve.apgr(rule) for rule in ("exact", "trapezoid", "mean_of_ten")}
             shares = {f"cpt50_{rule}": curve.cpt(0.5, rule) for rule in ("smallest", "routellm")}
@@ -235,28 +198,17 @@ def pick_published(margins: Margins) -> dict[Key, np.ndarray]:
     return {key: margin for key, margin in margins.items() if key[0] == PUBLISHED_SETS.get(key.benchmark, "arena+gold")}
 
 
-def _mt_bench_scores(question_ids: Sequence[int], judge: str) -> pd.DataFrame:
-    """Return the mean of two turns of every public model, (n_models, n_questions), that a judge graded in full."""
-    grades = read_mt_bench_judgements()
-    grades = grades[grades["public_model"] & (grades["judge"] == judge)]
-    scores = grades.groupby(["model", "repository", "question_id"])["score"].agg(["mean", "size"]).reset_index()
-    scores = scores[scores["question_id"].isin(question_ids) & (scores["size"] == 2)]
-    scores = scores.pivot_table(index=["model", "repository"], columns="question_id", values="mean")
-    return scores.reindex(columns=question_ids).dropna().groupby(level="model").first()
-
-
-def earlier_pair(
-    margins: Margins, table: BenchmarkTable, n_resamples: int, rng: np.random.Generator, judge: str = "gpt-4"
-) -> pd.DataFrame:
+def earlier_pair(margins: Margins, table: BenchmarkTable, n_resamples: int, rng: Generator) -> pd.DataFrame:
     """Route Claude 3 Opus and Llama 3 8B, the other pair of the paper's first versions, by margins for `PAIR`.
 
-    Returns
-    -------
-    DataFrame
-        training_data, router, metric (as the paper measures), estimate, low, high, paper (missing where there is none).
+    Their quality is GPT-4's mean grade of both turns, in the first repository that has all. The columns are
+    training_data, router, metric (as the paper measures), estimate, low, high, paper (missing where there is none).
     """
-    scores = _mt_bench_scores(table.prompts["question_id"].tolist(), judge)
-    quality = [scores.loc[name].to_numpy() for name in EARLIER_PAIR]
+    grades = read_mt_bench_judgements()
+    grades = grades[grades["public_model"] & (grades["judge"] == "gpt-4") & grades["model"].isin(EARLIER_PAIR)]
+    scores = grades.groupby(["model", "repository", "question_id"])["score"].agg(["mean", "size"])
+    scores = scores.loc[scores["size"] == 2, "mean"].unstack().reindex(columns=table.prompts["question_id"]).dropna()
+    quality = scores.groupby(level="model").first().loc[list(EARLIER_PAIR)].to_numpy()
     names = {f"{key[0]}/{key[1]}": margin for key, margin in margins.items() if key.benchmark == "MT-Bench"}
     ours = bootstrap_metrics(names, *quality, n_resamples, rng)
     ours[["training_data", "router"]] = ours["router"].str.split("/", expand=True)
@@ -267,41 +219,30 @@ def earlier_pair(
 def commercial_points(scores: Mapping[str, np.ndarray], table: BenchmarkTable) -> pd.DataFrame:
     """Return the share of strong calls at which each router first has the MT-Bench score of a commercial one.
 
-    Returns
-    -------
-    DataFrame with columns commercial, score, router, strong_share (missing where the curve never gets there)
+    The columns are commercial, score, router, strong_share (missing where the curve never gets there).
     """
     grades = read_mt_bench_judgements()
-    grades = grades[grades["question_id"].isin(table.prompts["question_id"])]
+    graded = grades[grades["question_id"].isin(table.prompts["question_id"])].groupby(["model", "question_id"])
+    means = graded["score"].mean().groupby("model").mean()  # one lacks a turn; that question counts with the other
     rows = []
-    for name in COMMERCIAL_ROUTERS:  # the published grades of one lack a turn; its question counts with the other
-        wanted = float(grades[grades["model"] == name].groupby("question_id")["score"].mean().mean())
-        for router, score in scores.items():
-            curve = call_curve(score, *pair_quality(table))
-            level = (wanted - curve.quality_weak) / (curve.quality_strong - curve.quality_weak)
-            reached = level <= curve.recovered.max()
-            rows.append((name, wanted, router, curve.cpt(max(level, 0.0)) if reached else np.nan))
+    for (name, wanted), (router, score) in product(means[list(COMMERCIAL_ROUTERS)].items(), scores.items()):
+        curve = call_curve(score, *pair_quality(table))
+        level = (wanted - curve.quality_weak) / (curve.quality_strong - curve.quality_weak)
+        reached = level <= curve.recovered.max()
+        rows.append((name, wanted, router, curve.cpt(max(level, 0.0)) if reached else np.nan))
     return pd.DataFrame(rows, columns=["commercial", "score", "router", "strong_share"])
 
 
-# -- figures ----------------------------------------------------------------------------------------------------------
-
 OURS, PAPER = "here, 95 %", "the paper"
-SOURCES = {
-    OURS: {"color": "C0", "marker": "o"},
-    PAPER: {"color": "0.15", "marker": "D", "markerfacecolor": "none"},
-}
+SOURCES = {OURS: {"color": "C0", "marker": "o"}, PAPER: {"color": "0.15", "marker": "D", "markerfacecolor": "none"}}
 LINES = {name: {**style, "marker": ""} for name, style in ROUTER_STYLES.items()}
 
 
 def plot_paper_and_ours(table: pd.DataFrame, random_ranges: Mapping[str, tuple[float, float]]) -> Figure:
     """Draw APGR of the paper and here, one row per training set and router; grey: the range of one random router.
 
-    Parameters
-    ----------
-    table : DataFrame
-        ``benchmark``, ``training_data``, ``router``, ``estimate``, ``low``, ``high``, ``paper`` (may be missing).
-    random_ranges : mapping of benchmark to (low, high)
+    The table has benchmark, training_data, router, estimate, low, high, paper (may be missing); the ranges are by
+    benchmark.
     """
     shown = table.assign(name=table["training_data"] + ": " + table["router"].map(spell), source=OURS)
     printed = shown.dropna(subset="paper")
@@ -323,9 +264,8 @@ def plot_categories(table: pd.DataFrame) -> Figure:
     gap, *routers = table.columns
     agreement = table.corr("spearman")[gap]
     names = ["score gap\n(points of 10)", *(f"{spell(name)}\ncorrelation {agreement[name]:.2f}" for name in routers)]
-    title = (
-        f"{(agreement[routers] < 0).sum()} of {len(routers)} routers trained on votes rank categories against the judge"
-    )
+    n_against = (agreement[routers] < 0).sum()
+    title = f"{n_against} of {len(routers)} routers trained on votes rank categories against the judge"
     scale = {"annot": table, "fmt": ".3f", "cmap": "viridis", "xticklabels": names, "linewidths": 0.5}
     return plot_heatmaps({"": table.rank()}, "rank among the categories", title, **scale)
 
