@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
+from numpy.random import Generator
 
 from routing.evaluation.call_curve import CallCurve
 from routing.evaluation.frontier import Frontier, bootstrap_frontier, cost_quality_frontier, upper_hull
@@ -31,27 +32,14 @@ def short_name(model: str) -> str:
 
 
 def frontier_tables(
-    tasks: Mapping[str, RoutingTask],
-    expected: Mapping[str, pd.DataFrame],
-    n_resamples: int,
-    rng: np.random.Generator,
+    tasks: Mapping[str, RoutingTask], expected: Mapping[str, pd.DataFrame], n_resamples: int, rng: Generator,
     n_budgets: int = 400,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return frontiers, their metrics and the single models of several tasks.
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """Return frontiers, their metrics and the single models of the tasks whose quality on test prompts is expected.
 
-    The policy's prices are mean costs on the training prompts; what is paid is what each answer cost.
-
-    Parameters
-    ----------
-    expected : mapping of task to DataFrame, shape (n_test, n_models)
-        Expected quality on the test prompts, of the tasks that have costs.
-
-    Returns
-    -------
-    bands, metrics : DataFrame
-        As `bootstrap_frontier`, with column task; routers "router" and "oracle".
-    singles : DataFrame
-        task, model, cost_usd, quality (means over the test prompts).
+    The policy's prices are mean costs on the training prompts; what is paid is what each answer cost. Bands and metrics
+    are as from `bootstrap_frontier`, of "router" and "oracle", with column task; single models have task, model,
+    cost_usd and quality (means over the test prompts).
     """
     parts = []
     for name, table in expected.items():
@@ -70,13 +58,9 @@ def compare_budgets(
     """Return what budgets buy on the test prompts, by two ways to keep to them.
 
     `with_budget` calibrates a policy that then takes prompts one by one; `best_within` assigns the prompts of a batch
-    together. Budgets are shares of the way from the cheapest model to always taking the best expected one.
-
-    Returns
-    -------
-    DataFrame
-        task, budget_share, budget_usd, method, expected_usd (at the prices), usd (what the answers cost; all three per
-        call), quality (what the answers scored).
+    together. Budgets are shares of the way from the cheapest model to always taking the best expected one. The columns
+    are task, budget_share, budget_usd, method, expected_usd (at the prices), usd (what the answers cost; all three per
+    call), quality (what the answers scored).
     """
     rows = []
     for name, table in expected.items():
@@ -97,12 +81,8 @@ def order_models(
 ) -> list[str]:
     """Return the first `n_models` models to have: the cheapest, the best, then always the one that adds most AIQ.
 
-    Of equal ones the first by name. Parameters as in `cost_quality_frontier`; use prompts that nothing is evaluated on.
-
-    Raises
-    ------
-    ValueError
-        As `cost_quality_frontier`; fewer than 2 models, or more than there are.
+    Of equal ones the first by name. Arguments and errors as of `cost_quality_frontier`; use prompts that nothing is
+    evaluated on.
     """
     everything = cost_quality_frontier(expected, quality, cost_usd, prices)
     if not 2 <= n_models <= len(everything.models):
@@ -110,44 +90,27 @@ def order_models(
     span = everything.single_cost_usd.min(), everything.single_cost_usd.max()
     order = list(dict.fromkeys(everything.models[place] for place in (everything.cheapest, everything.best)))
     while len(order) < n_models:
-        lifts = {
-            name: cost_quality_frontier(expected[[*order, name]], quality, cost_usd, prices).aiq(*span)
-            for name in everything.models
-            if name not in order
-        }
+        lifts = {}
+        for name in everything.models:
+            if name not in order:
+                lifts[name] = cost_quality_frontier(expected[[*order, name]], quality, cost_usd, prices).aiq(*span)
         order.append(max(lifts, key=lifts.__getitem__))  # the first of equal ones, which come by name
     return order
 
 
 def growing_frontiers(
-    order: Sequence[str],
-    expected: pd.DataFrame,
-    quality: pd.DataFrame,
-    cost_usd: pd.DataFrame,
-    prices: pd.Series,
-    n_resamples: int,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
-    """Return the mean quality over the budgets that the first 2, 3, ... models reach.
+    order: Sequence[str], expected: pd.DataFrame, quality: pd.DataFrame, cost_usd: pd.DataFrame, prices: pd.Series,
+    n_resamples: int, rng: Generator,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the mean quality over the budgets that the first 2, 3, ... models of an order reach.
 
-    Parameters
-    ----------
-    order : sequence of str
-        The models in the order in which one has them, as from `order_models`.
-    expected, quality, cost_usd, prices : as in `cost_quality_frontier`
-
-    Returns
-    -------
-    DataFrame
-        models (how many), added (the name of the last one), aiq over the costs of all single models, low, high (95 %).
+    Other arguments as of `cost_quality_frontier`. The columns are models (how many), added (the name of the last one),
+    aiq over the costs of all single models, low, high (95 %).
     """
     low, high = cost_usd.mean().min(), cost_usd.mean().max()
     tables = {str(count): expected[sorted(order[:count])] for count in range(2, len(order) + 1)}
-
-    def aiq(frontier: Frontier) -> float:
-        return frontier.aiq(low, high)
-
-    _, metrics = bootstrap_frontier(tables, quality, cost_usd, n_resamples, rng, prices, metrics={"aiq": aiq})
+    aiq = {"aiq": lambda frontier: frontier.aiq(low, high)}
+    _, metrics = bootstrap_frontier(tables, quality, cost_usd, n_resamples, rng, prices, metrics=aiq)
     table = metrics.rename(columns={"estimate": "aiq"}).assign(models=metrics["router"].astype(int), added=order[1:])
     return table[["models", "added", "aiq", "low", "high"]]
 
@@ -155,20 +118,8 @@ def growing_frontiers(
 def calls_by_budget(expected: pd.DataFrame, prices: Prices, n_budgets: int = 12) -> pd.DataFrame:
     """Return the share of the prompts that goes to each model, from the cheapest models' budget to the best ones'.
 
-    Parameters
-    ----------
-    expected : DataFrame, shape (n_prompts, n_models)
-    prices : as in `MultiModelPolicy`
-
-    Returns
-    -------
-    DataFrame, shape (n_budgets, n_models)
-        Indexed by usd_per_1000_calls, in equal ratios; models from the cheapest to the most expensive; rows sum to 1.
-
-    Raises
-    ------
-    ValueError
-        As `MultiModelPolicy`; cheapest models that cost nothing, as ratios of nothing are not budgets.
+    Indexed by usd_per_1000_calls, in equal ratios; models from the cheapest to the most expensive; rows sum to 1.
+    Raises as `MultiModelPolicy`, and for cheapest models that cost nothing, which have no ratios.
     """
     policy = MultiModelPolicy(prices)
     models, values, price = policy.align(expected)
@@ -183,9 +134,6 @@ def calls_by_budget(expected: pd.DataFrame, prices: Prices, n_budgets: int = 12)
     by_price = np.lexsort((models, table.mean(axis=0)))
     index = pd.Index(1000 * budgets, name="usd_per_1000_calls")
     return pd.DataFrame(np.array(shares)[:, by_price], index, [models[column] for column in by_price])
-
-
-# -- figures ----------------------------------------------------------------------------------------------------------
 
 
 def plot_two_models(curve: CallCurve, frontier: Frontier) -> tuple[Figure, pd.DataFrame]:
@@ -254,6 +202,5 @@ def plot_call_shares(shares: pd.DataFrame) -> Figure:
     table = used.rename(columns=short_name).rename_axis(columns="model").stack().rename("estimate").reset_index()
     table["name"] = table["usd_per_1000_calls"].map("{:.3g} $".format)
     title = f"Calls move from cheap to expensive models as the budget grows; {used.shape[1]} models share them"
-    return plot_bars(
-        table, "share of calls by model, cheapest first, at each budget per 1,000 calls", title, by="model"
-    )
+    label = "share of calls by model, cheapest first, at each budget per 1,000 calls"
+    return plot_bars(table, label, title, by="model")

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.random import Generator
 from sklearn.base import RegressorMixin
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.kernel_ridge import KernelRidge
@@ -45,10 +46,7 @@ class QualityCandidate:
 def regression_ideas(last: Vectors, middle: Vectors) -> tuple[dict[str, QualityCandidate], dict[str, list[str]]]:
     """Return the regressions that notebook 08 tries, and blends of them, as `try_regressions` takes them.
 
-    Parameters
-    ----------
-    last, middle : pair of float arrays, (n_train, width) and (n_test, width), unit rows
-        Embeddings of the training and test prompts by the encoder's last layer and by one in its middle.
+    Their embeddings, unit rows, are of the encoder's last layer and of one in its middle.
     """
     both = tuple(np.hstack(part) / np.sqrt(2) for part in zip(last, middle, strict=True))
     nearest = partial(KNeighborsRegressor, 50)
@@ -65,16 +63,12 @@ def regression_ideas(last: Vectors, middle: Vectors) -> tuple[dict[str, QualityC
         "kernel ridge, last layer": QualityCandidate(partial(_kernel_ridge, gamma=1.0), *last),
         "kernel ridge, middle layer": QualityCandidate(partial(_kernel_ridge, gamma=3.0), *middle),
     }
+    kernels = ["kernel ridge, last layer", "kernel ridge, middle layer"]
     blends = {
         "weighted + ridge, middle layer": ["weighted, middle layer", "ridge, middle layer"],
         "weighted + kernel ridge, middle layer": ["weighted, middle layer", "kernel ridge, middle layer"],
-        "kernel ridge of each layer": ["kernel ridge, last layer", "kernel ridge, middle layer"],
-        "weighted, ridge and kernel ridge": [
-            "weighted, middle layer",
-            "ridge, both layers",
-            "kernel ridge, last layer",
-            "kernel ridge, middle layer",
-        ],
+        "kernel ridge of each layer": kernels,
+        "weighted, ridge and kernel ridge": ["weighted, middle layer", "ridge, both layers", *kernels],
     }
     return single, blends
 
@@ -86,9 +80,8 @@ def _similarity_weights(distance: np.ndarray, log_gamma: float) -> np.ndarray:
 
 def _kernel_ridge(gamma: float) -> TransformedTargetRegressor:
     """Return kernel ridge that falls back on each model's mean score, not on 0, for a prompt like no other."""
-    return TransformedTargetRegressor(
-        KernelRidge(alpha=10.0, kernel="rbf", gamma=gamma), transformer=StandardScaler(with_std=False)
-    )
+    ridge = KernelRidge(alpha=10.0, kernel="rbf", gamma=gamma)
+    return TransformedTargetRegressor(ridge, transformer=StandardScaler(with_std=False))
 
 
 @dataclass(frozen=True)
@@ -105,67 +98,51 @@ class TriedRegressions:
     test: dict[str, pd.DataFrame]  # (n_test, n_models) each
 
 
+def align_scores(expected: pd.DataFrame, quality: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of both tables, models in alphabetical order; other models or lengths raise a ValueError."""
+    if set(expected.columns) != set(quality.columns) or len(expected) != len(quality):
+        raise ValueError(f"expected quality is {expected.shape} and quality {quality.shape}, or of other models")
+    names = sorted(expected.columns)
+    return expected[names].to_numpy(), quality[names].to_numpy(dtype=float)
+
+
 def choice_scores(expected: pd.DataFrame, quality: pd.DataFrame) -> np.ndarray:
     """Return the score of the model that is expected to be best on each prompt: (n_prompts,).
 
     Where several are, their mean, so that the order of the models changes nothing: means of a few neighbours' scores
-    are often equal.
+    are often equal. Raises as `align_scores`.
     """
-    if set(expected.columns) != set(quality.columns) or len(expected) != len(quality):
-        raise ValueError(f"expected quality is {expected.shape} and quality {quality.shape}, or of other models")
-    names = sorted(expected.columns)
-    said = expected[names].to_numpy()
+    said, true = align_scores(expected, quality)
     at_best = said >= said.max(axis=1, keepdims=True) - ROUNDING
-    return (at_best * quality[names].to_numpy(dtype=float)).sum(axis=1) / at_best.sum(axis=1)
+    return (at_best * true).sum(axis=1) / at_best.sum(axis=1)
 
 
 def try_regressions(
-    candidates: Mapping[str, QualityCandidate],
-    blends: Mapping[str, Sequence[str]],
-    train_quality: pd.DataFrame,
-    test_quality: pd.DataFrame,
-    folds: np.ndarray,
-    rng: np.random.Generator,
-    n_resamples: int = 1000,
-    level: float = 0.95,
-) -> TriedRegressions:
+    candidates: Mapping[str, QualityCandidate], blends: Mapping[str, Sequence[str]], train_quality: pd.DataFrame,
+    test_quality: pd.DataFrame, folds: np.ndarray, rng: Generator, n_resamples: int,
+) -> TriedRegressions:  # fmt: skip
     """Fit every candidate within folds of the training prompts and on all of them, and choose by the folds alone.
 
-    Parameters
-    ----------
-    candidates : mapping of str to QualityCandidate
-    blends : mapping of str to names of candidates
-        Further candidates: the mean of what several expect.
-    train_quality, test_quality : DataFrame, (n_train, n_models) and (n_test, n_models)
-    folds : int array, shape (n_train,)
-        As `routing.studies.cross_validation.assign_folds`.
-    n_resamples : int
-        Of the test prompts, for the percentile interval of each test score.
-
-    Raises
-    ------
-    ValueError
-        A blend of something that is no candidate.
+    Blends are further candidates: the mean of what those named expect; an unknown one raises a ValueError. The folds,
+    (n_train,), are those of `assign_folds`; test prompts are resampled for a 95 % interval of each test score.
     """
     inner, test = {}, {}
-    models = list(train_quality.columns)
-    scores = train_quality.to_numpy(dtype=float)
+    models, scores = list(train_quality.columns), train_quality.to_numpy(dtype=float)
     for name, candidate in candidates.items():
         regressor = candidate.make_regressor()
         expected = cross_val_predict(regressor, candidate.train, scores, cv=PredefinedSplit(folds))
         inner[name] = pd.DataFrame(expected, columns=models)
         test[name] = pd.DataFrame(regressor.fit(candidate.train, scores).predict(candidate.test), columns=models)
     for name, parts in blends.items():
-        unknown = [part for part in parts if part not in candidates]
-        if unknown:
-            raise ValueError(f"blend {name}: no candidate {', '.join(unknown)}")
+        if unknown := set(parts) - set(candidates):
+            raise ValueError(f"blend {name}: no candidate {', '.join(sorted(unknown))}")
         for expectations in (inner, test):
             expectations[name] = sum(expectations[part] for part in parts) / len(parts)
     inner_scores = {name: choice_scores(expected, train_quality) for name, expected in inner.items()}
     test_scores = np.array([choice_scores(expected, test_quality) for expected in test.values()])
     chosen = max(inner_scores, key=lambda name: inner_scores[name].mean())
     n_test = len(test_quality)
-    low, high, _ = paired_bootstrap(lambda counts: test_scores @ counts / n_test, n_test, n_resamples, rng, level)
+    low, high, _ = paired_bootstrap(lambda counts: test_scores @ counts / n_test, n_test, n_resamples, rng)
     rows = []
     for number, (name, score) in enumerate(inner_scores.items()):
         behind = score - inner_scores[chosen]
@@ -176,7 +153,7 @@ def try_regressions(
 
 
 def try_ideas(
-    task: RoutingTask, last: PromptEncoder, middle: PromptEncoder, rng: np.random.Generator, n_resamples: int
+    task: RoutingTask, last: PromptEncoder, middle: PromptEncoder, rng: Generator, n_resamples: int
 ) -> TriedRegressions:
     """Try `regression_ideas` on a task, by five folds over its training prompts."""
     prompts = [part.prompts["prompt"].tolist() for part in (task.train, task.test)]
@@ -185,9 +162,7 @@ def try_ideas(
     return try_regressions(*ideas, task.train.quality, task.test.quality, folds, rng, n_resamples)
 
 
-def gain_over_single(
-    found: TriedRegressions, test: BenchmarkTable, n_resamples: int, rng: np.random.Generator
-) -> pd.Series:
+def gain_over_single(found: TriedRegressions, test: BenchmarkTable, n_resamples: int, rng: Generator) -> pd.Series:
     """Return what the chosen regression scores above the best single model, paired over prompts: gain, low, high."""
     gain = choice_scores(found.test[found.chosen], test.quality) - test.quality[test.quality.mean().idxmax()].to_numpy()
     low, high, _ = paired_bootstrap(lambda counts: gain @ counts / len(gain), len(gain), n_resamples, rng)
@@ -195,15 +170,12 @@ def gain_over_single(
 
 
 def plot_tried(table: pd.DataFrame, references: Mapping[str, float]) -> Figure:
-    """Draw the scores of what was tried, one row each; `table` as `TriedRegressions.table`.
-
-    `references` are test scores that the others are compared with.
-    """
+    """Draw the scores of what was tried, one row each, and test scores to compare them with, as lines."""
     table = table.sort_values("inner_score", ascending=False)
     parts = ["inner folds, which choose", "test prompts (95 %)"]
     inner = table.assign(estimate=table["inner_score"], low=np.nan, high=np.nan, part=parts[0])
     shown = pd.concat([inner, table.assign(estimate=table["test_score"], part=parts[1])])
     shown["name"] = shown["name"].where(~shown["chosen"], shown["name"] + " (chosen)")
-    best = table.loc[table["chosen"]].iloc[0]
-    title = f"The regression chosen by inner folds scores {best['test_score']:.3f} on the test prompts"
+    (score,) = table.loc[table["chosen"], "test_score"]
+    title = f"The regression chosen by inner folds scores {score:.3f} on the test prompts"
     return plot_rows(shown, "mean score", title, group="part", reference=references)
