@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import itertools
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from routing import __version__
 
@@ -44,15 +45,8 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("run", help="run the notebooks headless", description="Run the notebooks headless.")
     parser.add_argument("--profile", default="quick", choices=("smoke", "quick", "full"), help="default: quick")
     parser.add_argument("--only", default="", metavar="01,03", help="numbers of the notebooks to run (default: all)")
-    parser.add_argument(
-        "-p",
-        dest="parameters",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="set a parameter of every selected notebook; may be repeated",
-    )
+    setting, words = "set a parameter of every selected notebook; may be repeated", ("NAME", "VALUE")
+    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=words, help=setting)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time (default: 1)")
     parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="FOLDER", help="where they are")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: runs/<profile>")
@@ -83,65 +77,39 @@ def _run(options: argparse.Namespace) -> int:
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("data", help="list or download the published data", description="Published data.")
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-    actions.add_parser("status", help="what is here, what is missing").set_defaults(command=_show_data)
+    actions = parser.add_subparsers(required=True, dest="action", metavar="ACTION")
+    actions.add_parser("status", help="what is here, what is missing")
     fetch = actions.add_parser("fetch", help="download what is missing, checked by sha256")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="default: all")
-    fetch.set_defaults(command=_fetch_data)
+    parser.set_defaults(command=_data)
 
 
-def _show_data(options: argparse.Namespace) -> int:
+def _data(options: argparse.Namespace) -> None:
     from routing.data import sources
 
-    print(sources.status().to_string(index=False))
-    return 0
-
-
-def _fetch_data(options: argparse.Namespace) -> int:
-    from routing.data import sources
-
-    print(sources.fetch(options.names or None, progress=True).to_string(index=False))
-    return 0
+    table = sources.status() if options.action == "status" else sources.fetch(options.names or None)
+    print(table.to_string(index=False))
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("train", help="learn a router from your battles", description="Battles to a router.")
-    parser.add_argument(
-        "battles",
-        type=Path,
-        metavar="battles.csv",
-        help="columns prompt, model_a, model_b, winner; also .tsv, .jsonl, .parquet",
-    )
-    parser.add_argument(
-        "--router",
-        required=True,
-        choices=ROUTERS,
-        help=", ".join(f"{kind}: {name}" for kind, name in ROUTERS.items()),
-    )
+    columns = "columns prompt, model_a, model_b, winner; also .tsv, .jsonl, .parquet"
+    parser.add_argument("battles", type=Path, metavar="battles.csv", help=columns)
+    kinds = ", ".join(f"{kind}: {name}" for kind, name in ROUTERS.items())
+    parser.add_argument("--router", required=True, choices=ROUTERS, help=kinds)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the router is written")
-    parser.add_argument(
-        "--columns",
-        type=_parse_columns,
-        default={},
-        metavar="prompt=question,...",
-        help="columns that have another name in the file",
-    )
-    parser.add_argument(
-        "--prior-strength",
-        type=_not_negative,
-        default=1.0,
-        metavar="X",
-        help="of a normal prior on ratings; 0 needs every model to have won and lost (default: 1)",
-    )
+    renamed = "columns that have another name in the file"
+    parser.add_argument("--columns", type=_parse_columns, default={}, metavar="prompt=question,...", help=renamed)
+    prior = "of a normal prior on ratings; 0 needs every model to have won and lost (default: 1)"
+    parser.add_argument("--prior-strength", type=_not_negative, default=1.0, metavar="X", help=prior)
     parser.add_argument("--seed", type=_parse_seed, default=0, help="of what is drawn in training (default: 0)")
     parser.set_defaults(command=_train)
 
 
 def _not_negative(text: str) -> float:
-    number = float(text)
-    if not (number >= 0 and math.isfinite(number)):
+    if not 0 <= float(text) < math.inf:
         raise ValueError
-    return number
+    return float(text)
 
 
 def _parse_seed(text: str) -> int:
@@ -163,10 +131,10 @@ _not_negative.__name__, _parse_seed.__name__ = "number (0 or more)", "seed (0 or
 _parse_columns.__name__ = "prompt=...,model_a=...,model_b=...,winner=..."
 
 
-def _train(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace) -> None:
     from dataclasses import fields
 
-    from routing.battles import quote, validate_battles
+    from routing.battles import validate_battles
     from routing.data.tables import NAME_COLUMNS, read_table
     from routing.routers.base import router_class
 
@@ -182,57 +150,33 @@ def _train(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise ValueError(f"{options.battles}: {error}") from error
     router.save(options.out)
-    names = ", ".join(map(quote, router.models))
+    names = ", ".join(map(_quote, router.models))
     print(f"{options.out}: a {kind.__name__} of {len(router.models)} models: {names}")
-    return 0
 
 
 def _add_route(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("route", help="choose a model for prompts", description="Prompts to models.")
     # Both may be missing as far as argparse knows: before Python 3.12 it overlooks what stands behind the options.
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="what train wrote")
-    parser.add_argument(
-        "prompt",
-        nargs="?",
-        metavar="PROMPT",
-        help="behind -- where it begins with a dash (default: one prompt a line from standard input)",
-    )
-    parser.add_argument(
-        "--prices",
-        type=Path,
-        required=True,
-        metavar="prices.csv",
-        help="columns model, usd_per_call; or model, usd_per_million_input, usd_per_million_output",
-    )
+    prompt = "behind -- where it begins with a dash (default: one prompt a line from standard input)"
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help=prompt)
+    columns = "columns model, usd_per_call; or model, usd_per_million_input, usd_per_million_output"
+    parser.add_argument("--prices", type=Path, required=True, metavar="prices.csv", help=columns)
     wish = parser.add_mutually_exclusive_group(required=True)
     wish.add_argument("--budget", type=_not_negative, metavar="USD", help="dollars a call, on average over the prompts")
-    wish.add_argument(
-        "--lambda",
-        dest="quality_per_usd",
-        type=_not_negative,
-        metavar="X",
-        help="win probability that a dollar has to buy; 0 takes the best model at any price",
-    )
+    worth = "win probability that a dollar has to buy; 0 takes the best model at any price"
+    wish.add_argument("--lambda", dest="quality_per_usd", type=_not_negative, metavar="X", help=worth)
     parser.add_argument("--models", metavar="A,B,...", help="those to choose from (default: all that the router rates)")
-    parser.add_argument(
-        "--output-tokens",
-        type=_not_negative,
-        default=264.0,
-        metavar="N",
-        help="expected length of an answer, for prices per token (default: 264)",
-    )
-    parser.add_argument(
-        "--reference",
-        default="pool",
-        metavar="MODEL",
-        help="whom win probabilities are against (default: the mean over the other models)",
-    )
+    length = "expected length of an answer, for prices per token (default: 264)"
+    parser.add_argument("--output-tokens", type=_not_negative, default=264.0, metavar="N", help=length)
+    reference = "whom win probabilities are against (default: the mean over the other models)"
+    parser.add_argument("--reference", default="pool", metavar="MODEL", help=reference)
     parser.add_argument("--jsonl", action="store_true", help='standard input has a JSON object a line: {"prompt": ...}')
     parser.add_argument("--json", action="store_true", help="print a JSON object a line for each prompt")
     parser.set_defaults(command=_route, route_parser=parser)
 
 
-def _route(options: argparse.Namespace) -> int:
+def _route(options: argparse.Namespace) -> None:
     """Print a table, or with --json an object a line, as soon as it is known; a blank line is answered by no model."""
     from routing.routers.base import load_router
 
@@ -248,61 +192,50 @@ def _route(options: argparse.Namespace) -> int:
     blocks = _read_prompts(sys.stdin, options.jsonl) if options.prompt is None else [[options.prompt]]
     if not options.json or options.budget is not None:
         blocks = [[prompt for block in blocks for prompt in block]]  # they share a table or a budget
-    n_asked = 0
+    any_asked = False
     for prompts in blocks:
-        asked = [row for row, prompt in enumerate(prompts) if prompt.strip()]
-        n_asked += len(asked)
-        if not asked and not options.json:
-            break
-        rated, chosen = {}, [None] * len(prompts)
-        if asked:
-            rated, models = _choose(router, [prompts[row] for row in asked], candidates, prices, options)
-            for row, model in zip(asked, models, strict=True):
-                chosen[row] = model
+        asked = [prompt for prompt in prompts if prompt.strip()]
+        any_asked |= bool(asked)
+        rated, models = _choose(router, asked, candidates, prices, options) if asked else ({}, [])
+        queue = iter(models)
+        chosen = [next(queue) if prompt.strip() else None for prompt in prompts]
         if options.json:
             _print_json(prompts, chosen, rated, candidates)
-        else:
-            print(_format_table(prompts, chosen, rated, candidates))
-    if not n_asked:
+        elif asked:
+            _print_table(prompts, chosen, rated, candidates)
+    if not any_asked:
         raise ValueError(NO_PROMPT)
-    return 0
 
 
 def _known_model(name: str, known: Sequence[str], where: str) -> str:
-    from routing.battles import clean_name, quote
+    from routing.battles import clean_name
 
     if clean_name(name) not in known:
+        rated = _quote(", ".join(known))
         raise ValueError(
-            f"{where}: the router has no rating for '{quote(name)}'{_near(name, known)}; it rates"
-            f" {quote(', '.join(known))}"
+            f"{where}: the router has no rating for '{_quote(name)}'{_near(name, known)}; it rates {rated}"
         )
     return clean_name(name)
 
 
 def _near(name: str, known: Iterable[str]) -> str:
     """Return a hint at the most similar of the known names, or nothing."""
-    from routing.battles import quote
-
     by_case = {other.casefold(): other for other in known}
     found = difflib.get_close_matches(name.casefold(), by_case, 1)
-    return f" (but for '{quote(by_case[found[0]])}')" if found else ""
+    return f" (but for '{_quote(by_case[found[0]])}')" if found else ""
 
 
 def read_prices(path: Path, models: Sequence[str]) -> pd.DataFrame:
-    """Read the prices of these models: a row per model, in dollars.
+    """Read the prices of these models in dollars, a row per model; those of other models are passed over.
 
     Columns ``usd_per_call``, or ``usd_per_million_input`` and ``usd_per_million_output``; the file names the models in
-    column ``model``. What it has of other models is passed over.
-
-    Raises
-    ------
-    ValueError, OSError
-        Other columns, a model named twice or not at all, or a price that is no number of at least 0.
+    column ``model``. Raises ValueError or OSError for other columns, a model named twice or not at all, or a price that
+    is no number of at least 0.
     """
     import numpy as np
     import pandas as pd
 
-    from routing.battles import clean_name, quote, warn_of_case
+    from routing.battles import clean_name, warn_of_case
     from routing.data.tables import PRICE_COLUMNS, read_table
 
     table = read_table(path, ["model"])
@@ -310,29 +243,25 @@ def read_prices(path: Path, models: Sequence[str]) -> pd.DataFrame:
     if not set(wanted) <= set(table.columns):
         raise ValueError(
             f"{path}: needs column usd_per_call, or usd_per_million_input and usd_per_million_output; it has"
-            f" {quote(', '.join(table.columns))}"
+            f" {_quote(', '.join(table.columns))}"
         )
     names = table["model"].fillna("").map(clean_name)
     at_fault = (names == "") | names.duplicated()
     if at_fault.any():
-        row = int(np.argmax(at_fault))
-        reason = f"'{quote(names[row])}' is named twice" if names[row] else "no model name"
+        row = at_fault.idxmax()
+        reason = f"'{_quote(names[row])}' is named twice" if names[row] else "no model name"
         raise ValueError(f"{path}, row {row}, column model: {reason}")
     warn_of_case(names)
-    unpriced = [name for name in models if name not in set(names)]
+    unpriced = [name + _near(name, names) for name in models if name not in set(names)]
     if unpriced:
-        listed = quote(", ".join(f"{name}{_near(name, names)}" for name in unpriced))
+        listed = _quote(", ".join(unpriced))
         raise ValueError(f"{path}: no price for {listed}; add them, or name those to choose from with --models")
     table = table[wanted].set_axis(names).loc[list(models)]
-    for column in wanted:
-        numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
-        at_fault = ~(np.isfinite(numbers) & (numbers >= 0))
-        if at_fault.any():
-            model = at_fault.idxmax()
-            found = quote(table.loc[model, column])
-            raise ValueError(f"{path}, model {quote(model)}, column {column}: {found} is no price in dollars")
-        table[column] = numbers
-    return table
+    prices = table.apply(pd.to_numeric, errors="coerce").astype(float)
+    for model, column in np.argwhere(~(prices.ge(0) & np.isfinite(prices)).to_numpy())[:1]:
+        where, found = f"model {_quote(models[model])}, column {wanted[column]}", _quote(table.iat[model, column])
+        raise ValueError(f"{path}, {where}: {found} is no price in dollars")
+    return prices
 
 
 def _read_prompts(stream: TextIO | None, as_json: bool) -> Iterator[list[str]]:
@@ -342,20 +271,15 @@ def _read_prompts(stream: TextIO | None, as_json: bool) -> Iterator[list[str]]:
     if stream.isatty():
         print("routing: waiting for prompts, one a line; Ctrl-D ends them", file=sys.stderr)
     binary = stream.buffer if hasattr(stream, "buffer") else io.BytesIO(stream.read().encode())
-    parts: list[bytes] = []
-    number = 0
-    while True:
-        chunk = binary.read1(1 << 16)
+    parts, numbers = [], itertools.count(1)
+    while chunk := binary.read1(1 << 16):
         parts.append(chunk)
-        if chunk and b"\n" not in chunk:
-            continue
-        *lines, rest = b"".join(parts).split(b"\n")
-        lines += [rest] if rest and not chunk else []
-        if lines:
-            yield [_read_line(line, number + place, as_json) for place, line in enumerate(lines, start=1)]
-        if not chunk:
-            return
-        number, parts = number + len(lines), [rest]
+        if b"\n" in chunk:
+            *lines, rest = b"".join(parts).split(b"\n")
+            yield [_read_line(line, next(numbers), as_json) for line in lines]
+            parts = [rest]
+    if rest := b"".join(parts):
+        yield [_read_line(rest, next(numbers), as_json)]
 
 
 def _read_line(line: bytes, number: int, as_json: bool) -> str:
@@ -397,56 +321,42 @@ def _choose(
     return {name: np.broadcast_to(table.to_numpy(), quality.shape) for name, table in tables.items()}, chosen
 
 
-def _print_json(
-    prompts: list[str], chosen: list[str | None], rated: dict[str, np.ndarray], candidates: list[str]
-) -> None:
+def _print_json(prompts: list[str], chosen: list[str | None], rated: dict[str, np.ndarray], names: list[str]) -> None:
     numbers = zip(*(table.tolist() for table in rated.values()), strict=True)
     for prompt, choice in zip(prompts, chosen, strict=True):
-        models: dict[str, Any] = {}
-        if choice is not None:
-            cells = zip(*next(numbers), strict=True)
-            models = {name: dict(zip(rated, cell, strict=True)) for name, cell in zip(candidates, cells, strict=True)}
+        cells = [] if choice is None else zip(names, *next(numbers), strict=True)
+        models = {name: dict(zip(rated, values, strict=True)) for name, *values in cells}
         line = json.dumps({"prompt": prompt, "choice": choice, "models": models}, ensure_ascii=False)
         if not line.isprintable():  # control characters, and those that some readers take for the end of a line
             line = re.sub(r"[^ -~]", lambda c: c[0] if c[0].isprintable() else json.dumps(c[0])[1:-1], line)
         print(line, flush=True)
 
 
-def _format_table(
-    prompts: list[str], chosen: list[str | None], rated: dict[str, np.ndarray], candidates: list[str]
-) -> str:
-    """Return a row per model for one prompt; for several a row per prompt with the model that it goes to."""
+def _print_table(prompts: list[str], chosen: list[str | None], rated: dict[str, np.ndarray], names: list[str]) -> None:
+    """Print a row per model for one prompt; for several a row per prompt with the model that it goes to."""
     import numpy as np
     import pandas as pd
 
-    from routing.battles import quote
-
-    formats = {"rating": "{:+.2f}", "win_probability": "{:.3f}", "price_usd": "{:.6f}"}
-    shown = [quote(name) for name in candidates]
+    formats = {"rating": "{:+.2f}".format, "win_probability": "{:.3f}".format, "price_usd": "{:.6f}".format}
     if len(prompts) == 1:
-        table = pd.DataFrame({"model": shown} | {name: values[0] for name, values in rated.items()})
-        table["choice"] = ["<-" if name == chosen[0] else "" for name in candidates]
+        table = pd.DataFrame({"model": map(_quote, names)} | {column: values[0] for column, values in rated.items()})
+        table["choice"] = ["<-" if name == chosen[0] else "" for name in names]
         table = table.sort_values("rating", ascending=False, kind="stable")
-        return table.to_string(index=False, formatters={name: form.format for name, form in formats.items()})
-    place = {name: index for index, name in enumerate(candidates)}
-    models = [None if name is None else place[name] for name in chosen]
-    columns = np.array([index for index in models if index is not None])
-    picked = {name: values[np.arange(len(columns)), columns] for name, values in rated.items()}
-    cells = {name: map(formats[name].format, values.tolist()) for name, values in picked.items()}
-    table = {
-        "prompt": [quote(" ".join(prompt[: 10 * PROMPT_WIDTH].split()), PROMPT_WIDTH) for prompt in prompts],
-        "model": ["" if index is None else shown[index] for index in models],
-    } | {name: ["" if index is None else next(texts) for index in models] for name, texts in cells.items()}
+        return print(table.to_string(index=False, formatters=formats))
+    rows = [row for row, name in enumerate(chosen) if name is not None]
+    places = np.arange(len(rows)), [names.index(chosen[row]) for row in rows]
+    picked = pd.DataFrame({column: values[places] for column, values in rated.items()}, index=rows)
+    shown = [_quote(" ".join(prompt[: 10 * PROMPT_WIDTH].split()), PROMPT_WIDTH) for prompt in prompts]
+    table = pd.DataFrame({"prompt": shown, "model": ["" if name is None else _quote(name) for name in chosen]})
+    table = table.assign(**{column: picked[column].map(form) for column, form in formats.items()})
+    print(table.to_string(index=False, na_rep=""))
     means = picked["win_probability"].mean(), picked["price_usd"].mean()
-    text = pd.DataFrame(table).to_string(index=False)
-    return text + "\nmean: win probability {:.3f}, price {:.6f} dollars a call".format(*means)
+    print("mean: win probability {:.3f}, price {:.6f} dollars a call".format(*means))
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
-        from routing.battles import quote
-
-        super().error(quote(message, 400))
+        super().error(_quote(message, 400))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace | None:
@@ -470,9 +380,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
         options.folder, options.prompt = (*words, None)[:2] if words else (None, None)
     if rest:
         hint = "; put a prompt that begins with a dash behind --" if "prompt" in options else ""
-        from routing.battles import quote
-
-        parser.error(f"unrecognized arguments: {quote(' '.join(rest))}{hint}")
+        parser.error(f"unrecognized arguments: {_quote(' '.join(rest))}{hint}")
     if "command" not in options:
         parser.print_help()
         return None
@@ -485,7 +393,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: _say("warning", message)
             options = _parse(list(sys.argv[1:] if arguments is None else arguments))
-            code = 0 if options is None else options.command(options)
+            code = options.command(options) or 0 if options else 0
         print(end="", flush=True)
         return code
     except BrokenPipeError:  # by `| head`
@@ -497,22 +405,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("error", str(error) or type(error).__name__)
         return 2
     finally:
-        _drop_output()
+        try:
+            print(end="", flush=True)
+        except OSError:  # forget what was printed, so that Python does not complain of it at its end
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(kind: str, message: object) -> None:
+    print(f"routing: {kind}: {_quote(message, 1_000)}", file=sys.stderr)
+
+
+def _quote(text: object, limit: int = 200) -> str:
     from routing.battles import quote
 
-    print(f"routing: {kind}: {quote(message, 1_000)}", file=sys.stderr)
-
-
-def _drop_output() -> None:
-    """Write out what was printed; where that fails, forget it, so that Python does not complain of it at its end."""
-    try:
-        print(end="", flush=True)
-    except OSError:
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return quote(text, limit)
 
 
 if __name__ == "__main__":

@@ -21,27 +21,15 @@ from routing.data.votes import canonical_names, pick_files, read_mt_bench_judgem
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkTable:
-    """Scores of models on prompts.
+    """Scores of models on prompts: every table has a row per prompt, `quality` and `cost_usd` a column per model.
 
-    Attributes
-    ----------
-    prompts : DataFrame, n_prompts rows
-        Column ``prompt``, and what else is known of each (subject, category, split, ...).
-    quality : DataFrame, shape (n_prompts, n_models), float
-        The score of each model, one column a model; the scale is the benchmark's.
-    cost_usd : DataFrame, shape (n_prompts, n_models), float, or None
-        Dollars that each model's answer cost, columns as in `quality`.
-
-    Raises
-    ------
-    ValueError
-        No column ``prompt``, tables of different size, a model named twice, or a missing score or cost; the message
-        names the row and the model.
+    Raises ValueError for a table without column ``prompt``, tables of different size, a model named twice, or a missing
+    score or cost; the message names the row and the model.
     """
 
-    prompts: pd.DataFrame
-    quality: pd.DataFrame
-    cost_usd: pd.DataFrame | None = None
+    prompts: pd.DataFrame  # column prompt, and what else is known of each (subject, category, split, ...)
+    quality: pd.DataFrame  # float, the scale is the benchmark's
+    cost_usd: pd.DataFrame | None = None  # float, dollars that each model's answer cost
 
     def __post_init__(self) -> None:
         if "prompt" not in self.prompts.columns:
@@ -64,7 +52,7 @@ class BenchmarkTable:
         return tuple(self.quality.columns)
 
     def battles(self, model_a: str, model_b: str) -> pd.DataFrame:
-        """A battle a prompt between two of the models: the higher score wins, equal scores are a tie.
+        """Return a battle per prompt between two of the models: the higher score wins, equal scores are a tie.
 
         Which model is called a says nothing of how an answer was shown: these battles had no judge.
         """
@@ -73,12 +61,10 @@ class BenchmarkTable:
                 raise ValueError(f"benchmark: no model {model!r}; it has {', '.join(self.models)}")
         sign = np.sign(self.quality[model_a] - self.quality[model_b]).to_numpy().astype(int)
         winner = np.array(["model_b", "tie", "model_a"], dtype=object)[sign + 1]
-        return pd.DataFrame(
-            {"prompt": self.prompts["prompt"], "model_a": model_a, "model_b": model_b, "winner": winner}
-        )
+        return self.prompts[["prompt"]].assign(model_a=model_a, model_b=model_b, winner=winner)
 
     def select(self, mask: np.ndarray | pd.Series) -> BenchmarkTable:
-        """The same benchmark on the prompts at which `mask` (bool, shape (n_prompts,)) is true."""
+        """Return the same benchmark on the prompts at which `mask` (bool, shape (n_prompts,)) is true."""
         mask = np.asarray(mask, dtype=bool)
         tables = (self.prompts, self.quality, self.cost_usd)
         return BenchmarkTable(*(None if table is None else table[mask].reset_index(drop=True) for table in tables))
@@ -90,8 +76,8 @@ def _routellm_files(benchmark: str, path: Path | str | None) -> Callable[[str], 
     return lambda pattern: pick_files(files, f"{benchmark}/{pattern}")
 
 
-def _leave_out_contaminated(table: BenchmarkTable, path: Path) -> BenchmarkTable:
-    contaminated = read_table(path, ["eval_prompt"])["eval_prompt"]
+def _leave_out_contaminated(table: BenchmarkTable, files: Callable[[str], list[Path]]) -> BenchmarkTable:
+    contaminated = read_table(files("contaminated_prompts.jsonl")[0], ["eval_prompt"])["eval_prompt"]
     return table.select(~table.prompts["prompt"].isin(contaminated))
 
 
@@ -108,42 +94,33 @@ def _read_correctness(path: Path, **metadata: str) -> BenchmarkTable:
 
 
 def read_mmlu(decontaminate: bool = True, path: Path | str | None = None) -> BenchmarkTable:
-    """MMLU: 1 where a model was right, else 0 [RouteLLM24]. Metadata: subject.
+    """Read MMLU: 1 where a model was right, else 0 [RouteLLM24]. Metadata: subject.
 
-    Parameters
-    ----------
-    decontaminate : bool
-        Leave out the prompts that RouteLLM found in its training data.
-    path : path, optional
-        A copy of RouteLLM's folder ``routellm/evals``.
+    `decontaminate` leaves out the prompts that RouteLLM found in its training data. `path` is a copy of RouteLLM's
+    folder ``routellm/evals``.
     """
     files = _routellm_files("mmlu", path)
-    subjects = [_read_correctness(file, subject=file.stem.removeprefix("mmlu_")) for file in files("responses/*.csv")]
-    for file, table in zip(files("responses/*.csv"), subjects, strict=True):
+    paths = files("responses/*.csv")
+    subjects = [_read_correctness(file, subject=file.stem.removeprefix("mmlu_")) for file in paths]
+    for file, table in zip(paths, subjects, strict=True):
         check_columns(table.models, subjects[0].models, file)
-    table = BenchmarkTable(
-        pd.concat([subject.prompts for subject in subjects], ignore_index=True),
-        pd.concat([subject.quality for subject in subjects], ignore_index=True),
-    )
-    return _leave_out_contaminated(table, files("contaminated_prompts.jsonl")[0]) if decontaminate else table
+    parts = [subject.prompts for subject in subjects], [subject.quality for subject in subjects]
+    table = BenchmarkTable(*(pd.concat(tables, ignore_index=True) for tables in parts))
+    return _leave_out_contaminated(table, files) if decontaminate else table
 
 
 def read_gsm8k(decontaminate: bool = True, path: Path | str | None = None) -> BenchmarkTable:
-    """GSM8K: 1 where a model's result was right, else 0 [RouteLLM24]. Parameters as `read_mmlu`."""
+    """Read GSM8K: 1 where a model's result was right, else 0 [RouteLLM24]. Parameters as `read_mmlu`."""
     files = _routellm_files("gsm8k", path)
     table = _read_correctness(files("gsm8k_responses.csv")[0])
-    return _leave_out_contaminated(table, files("contaminated_prompts.jsonl")[0]) if decontaminate else table
+    return _leave_out_contaminated(table, files) if decontaminate else table
 
 
 def read_mt_bench(decontaminate: bool = True, path: Path | str | None = None) -> BenchmarkTable:
-    """MT-Bench: the mean of GPT-4's scores (1-10) for a model's two turns [RouteLLM24], [MTBench23].
+    """Read MT-Bench: the mean of GPT-4's scores (1-10) for a model's two turns [RouteLLM24], [MTBench23].
 
-    The prompt is the first turn. Metadata: question_id, category. Parameters as `read_mmlu`.
-
-    Raises
-    ------
-    ValueError
-        A model lacks one of its two scores; the message names model and question.
+    The prompt is the first turn. Metadata: question_id, category. Parameters as `read_mmlu`. Raises ValueError where a
+    model lacks one of its two scores; the message names model and question.
     """
     files = _routellm_files("mt_bench", path)
     judgements_file = files("judgements.jsonl")[0]
@@ -161,22 +138,18 @@ def read_mt_bench(decontaminate: bool = True, path: Path | str | None = None) ->
     quality.columns.name = None
     prompts = questions.assign(prompt=questions["turns"].str[0])[["prompt", "question_id", "category"]]
     table = BenchmarkTable(prompts, quality)
-    return _leave_out_contaminated(table, files("contaminated_prompts.jsonl")[0]) if decontaminate else table
+    return _leave_out_contaminated(table, files) if decontaminate else table
 
 
 # ------------------------------------------------------------------------------------------------- many models
 def read_routerbench(name: str, path: Path | str | None = None) -> BenchmarkTable:
-    """RouterBench's ``arc_challenge`` or ``mbpp``: 11 models, score and dollars a prompt [RouterBench24], [RouterDC24].
+    """Read RouterBench's ``arc_challenge`` or ``mbpp``: 11 models, score, dollars [RouterBench24], [RouterDC24].
 
-    The prompts of arc_challenge begin with the same worked examples, about 1,650 characters; metadata ``question``
-    is what follows them, which is all that tells one prompt from another. Other metadata: sample_id, split ("train"
-    or "test"). Prompts that lack a model's score are left out: 14 questions of arc_challenge that are published as
-    two rows, each with other models.
-
-    Parameters
-    ----------
-    path : path, optional
-        A folder with ``<name>_train.csv`` and ``<name>_test.csv`` as published, or with a collected ``<name>.csv.gz``.
+    `path` has ``<name>_train.csv`` and ``<name>_test.csv`` as published, or a collected ``<name>.csv.gz``. The prompts
+    of arc_challenge begin with the same worked examples, about 1,650 characters; metadata ``question`` is what follows
+    them, which is all that tells one prompt from another. Other metadata: sample_id, split ("train" or "test"). Prompts
+    that lack a model's score are left out: 14 questions of arc_challenge that are published as two rows, each with
+    other models.
     """
     if name not in ("arc_challenge", "mbpp"):
         raise ValueError(f"unknown benchmark {name}; RouterBench's here are arc_challenge and mbpp")
@@ -188,17 +161,16 @@ def read_routerbench(name: str, path: Path | str | None = None) -> BenchmarkTabl
     else:
         file = pick_files(files, f"{name}.csv*")[0]
         table = read_table(file, ["sample_id", "prompt", "split"])
-    models = [column.removesuffix("|total_cost") for column in table.columns if column.endswith("|total_cost")]
-    check_columns(table.columns, models or ["<model>|total_cost"], file)
-    models = [column for column in table.columns if column in models]
+    priced = [column.removesuffix("|total_cost") for column in table.columns if column.endswith("|total_cost")]
+    check_columns(table.columns, priced or ["<model>|total_cost"], file)
+    models = [column for column in table.columns if column in priced]
     table = table.dropna(subset=models).reset_index(drop=True)
     text = ["\n".join(_parse_list(prompt, row, file)) for row, prompt in enumerate(table["prompt"])]
     questions = [re.split(r"\nAnswer:\n\w+\n\n", prompt)[-1] for prompt in text]
-    prompts = table[["sample_id", "split"]].assign(prompt=text, question=questions)
+    prompts = table.assign(prompt=text, question=questions)[["prompt", "question", "sample_id", "split"]]
     names = canonical_names(pd.Series(models))
-    kinds = ("", "|total_cost")
-    quality, cost_usd = (table[[model + kind for model in models]].set_axis(names, axis=1) for kind in kinds)
-    return BenchmarkTable(prompts[["prompt", "question", "sample_id", "split"]], quality, cost_usd)
+    scores = [table[[model + kind for model in models]].set_axis(names, axis=1) for kind in ("", "|total_cost")]
+    return BenchmarkTable(prompts, *scores)
 
 
 def _parse_list(literal: str, row: int, path: Path) -> list[str]:
@@ -209,16 +181,11 @@ def _parse_list(literal: str, row: int, path: Path) -> list[str]:
 
 
 def read_llmrouter(path: Path | str | None = None) -> tuple[BenchmarkTable, BenchmarkTable]:
-    """Training and test part of LLMRouter's mixture of tasks: 9 models' scores in [0, 1] [LLMRouter25].
+    """Read training and test part of LLMRouter's mixture of tasks: 9 models' scores in [0, 1] [LLMRouter25].
 
-    The two parts have the same models in the same (alphabetical) order. Metadata: cluster, the group of similar
-    prompts in the training part (missing in the test part).
-
-    Parameters
-    ----------
-    path : path, optional
-        A folder with ``train.json`` and ``test.json`` as published, or with a collected ``train.csv.gz`` and
-        ``test.csv.gz``.
+    `path` has ``train.json`` and ``test.json`` as published, or both collected as ``.csv.gz``. The two parts have the
+    same models in the same (alphabetical) order. Metadata: cluster, the group of similar prompts in the training part
+    (missing in the test part).
     """
     files = find_files("llmrouter", path)
     paths = [pick_files(files, f"{part}.*")[0] for part in ("train", "test")]

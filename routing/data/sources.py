@@ -1,13 +1,9 @@
 """Where the data comes from: what is published where, where it lies on this machine, and how it is downloaded.
 
-A dataset is looked for in this order:
-
-1. the folder that the environment variable ``ROUTING_DATA`` names,
-2. an installed package that carries it (the Arena votes lie in `leaderbot`),
-3. the cache: the folder in ``ROUTING_CACHE``, else the platform's cache folder.
-
-Looking for it downloads nothing. `fetch` downloads into the cache and writes a file only when its sha256 is the one in
-``registry.csv``, so that what is read is what was published, byte for byte.
+A dataset is looked for in the folder that ``ROUTING_DATA`` names, then in an installed package that carries it (the
+Arena votes lie in `leaderbot`), then in the cache, as ``<dataset>/<published path>``. That downloads nothing. `fetch`
+downloads into the cache and writes a file only when its sha256 is the one in ``registry.csv``, so that what is read is
+what was published, byte for byte.
 """
 
 from __future__ import annotations
@@ -129,7 +125,7 @@ def _how_to_get(name: str, rows: pd.DataFrame) -> str:
 
 
 def status(names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Say where each dataset is: columns dataset, files, bytes, found.
+    """Return where each dataset is: columns dataset, files, bytes, found.
 
     `found` is "ROUTING_DATA", the name of a package, "cache", "missing", or "damaged" where a sha256 is wrong.
     Files and bytes of a missing dataset are those that would be downloaded (0 where that is not allowed).

@@ -50,17 +50,10 @@ def check_columns(found: Iterable[str], wanted: Iterable[str], path: Path) -> No
 def read_table(path: Path, columns: Iterable[str], renamed: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Read a file, plain or compressed, that has at least these columns; its name tells the format, by default CSV.
 
-    Parameters
-    ----------
-    renamed : mapping of str to str, optional
-        Name of a column here: its name in the file.
-
-    Raises
-    ------
-    ValueError, OSError
-        A file that cannot be read as what its name says, or that lacks a column; the message names file and row.
+    `renamed` maps the name of a column here to its name in the file. Raises ValueError or OSError for a file that
+    cannot be read as what its name says, or that lacks a column; the message names file and row.
     """
-    columns, renamed, kind = list(columns), dict(renamed or {}), file_kind(path.name) or "CSV"
+    columns, renamed, kind = list(columns), renamed or {}, file_kind(path.name) or "CSV"
     try:
         with _OPEN.get(path.suffix, open)(path, "rb") as file:
             table = parse_table(file, kind, text=TEXT_COLUMNS | {*renamed.values()})
@@ -69,7 +62,7 @@ def read_table(path: Path, columns: Iterable[str], renamed: Mapping[str, str] | 
     except READ_ERRORS as error:
         raise ValueError(f"{path}: cannot be read as {kind}: {error}") from error
     check_columns(table.columns, [renamed.get(name, name) for name in columns], path)
-    table = table.drop(columns=[name for name in renamed if name in table.columns and name not in renamed.values()])
+    table = table.drop(columns=set(renamed) - set(renamed.values()), errors="ignore")
     table = table.rename(columns={theirs: ours for ours, theirs in renamed.items()})
     check_columns(table.columns, columns, path)
     return table
@@ -150,12 +143,15 @@ def _check_fields(file: BinaryIO, separator: str) -> tuple[list[str], int]:
 def _parse_json(file: BinaryIO, columns: Collection[str] | None, text: Collection[str]) -> pd.DataFrame:
     """Read a list of JSON objects, or one object a line."""
     content = file.read().decode("utf-8-sig")
-    as_list = content.lstrip().startswith("[")
-    numbered, what = (enumerate(json.loads(content)), "record") if as_list else (_json_lines(content), "line")
+    if content.lstrip().startswith("["):
+        numbered = [(f"record {number}", record) for number, record in enumerate(json.loads(content))]
+    else:
+        lines = enumerate(content.split("\n"), start=1)
+        numbered = ((f"line {number}", _parse_line(line, number)) for number, line in lines if line.strip())
     records = []
-    for number, record in numbered:
+    for place, record in numbered:
         if not isinstance(record, dict):
-            raise ValueError(f"{what} {number}: expected a JSON object, not {quote(record, 40)}")
+            raise ValueError(f"{place}: expected a JSON object, not {quote(record, 40)}")
         records.append(record if columns is None else {name: record[name] for name in columns if name in record})
     table = pd.DataFrame(records)
     for name in table.columns.intersection(list(text)):
@@ -163,13 +159,11 @@ def _parse_json(file: BinaryIO, columns: Collection[str] | None, text: Collectio
     return table
 
 
-def _json_lines(content: str) -> Iterable[tuple[int, Any]]:
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from error
+def _parse_line(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
 
 
 def _as_text(values: Iterable[Any], column: str) -> pd.Series:

@@ -1,8 +1,7 @@
 """Published votes and judgements: one function for each format, each gives a validated table.
 
-Every function looks its files up with `routing.data.sources.find_files`, or reads the user's own copy at `path`: a
-file, or a folder that holds the files. A dataset published as many files may also lie collected in one CSV table; both
-forms give the same rows.
+Every function looks its files up with `find_files`, or reads the user's own copy at `path`: a file, or a folder that
+holds the files. A dataset published as many files may also lie collected in one CSV table; both give the same rows.
 
 Battle tables have the columns of `routing.battles`, then what else the source tells. Rows in which a model meets
 itself are left out: they say nothing about which of two models is better.
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from routing.battles import BOTH_BAD, PAIR_COLUMNS, WINNERS, PairCounts, clean_name, quote, validate_battles
+from routing.battles import PAIR_COLUMNS, WINNERS, PairCounts, clean_name, quote, validate_battles
 from routing.data.sources import find_files
 from routing.data.tables import check_columns, read_table
 
@@ -50,15 +49,13 @@ def pick_files(files: Sequence[Path], pattern: str) -> list[Path]:
 def canonical_names(names: pd.Series) -> pd.Series:
     """Return the same models by their canonical names, cleaned by `clean_name`."""
     clean = {name: clean_name(name) for name in names.dropna().unique()}
-    changed = {name: CANONICAL_NAMES.get(other, other) for name, other in clean.items()}
-    return names.replace({name: other for name, other in changed.items() if other != name})
+    return names.map({name: CANONICAL_NAMES.get(other, other) for name, other in clean.items()})
 
 
-def _battles(table: pd.DataFrame, path: Path, both_bad: bool = True) -> pd.DataFrame:
+def _battles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Return canonical names and winners, no model against itself, checked; the columns keep their order."""
     table = table.assign(**{side: canonical_names(table[side]) for side in PAIR_COLUMNS})
-    kept = (table["model_a"] != table["model_b"]) & (both_bad | ~table["winner"].isin(BOTH_BAD))
-    table = table[kept].reset_index(drop=True)
+    table = table[table["model_a"] != table["model_b"]].reset_index(drop=True)
     try:
         return table.assign(**validate_battles(table))
     except ValueError as error:
@@ -66,15 +63,11 @@ def _battles(table: pd.DataFrame, path: Path, both_bad: bool = True) -> pd.DataF
 
 
 # ------------------------------------------------------------------------------------------------- people's votes
-def read_arena_votes(path: Path | str | None = None, both_bad: bool = True) -> PairCounts:
+def read_arena_votes(path: Path | str | None = None) -> PairCounts:
     """Read the pair counts of 1,670,250 Chatbot Arena votes up to 2024-08-14 over 129 models [Chiang24].
 
-    Parameters
-    ----------
-    path : path, optional
-        A JSON file {"models": [name], "X": [[i, j]], "Y": [[wins of i, wins of j, ties, both bad]]}.
-    both_bad : bool
-        Count "both are bad" as a tie, or leave those votes out.
+    The file is JSON: {"models": [name], "X": [[i, j]], "Y": [[wins of i, wins of j, ties, both bad]]}; "both are bad"
+    counts as a tie.
     """
     file = find_file("votes", path)
     try:
@@ -92,36 +85,25 @@ def read_arena_votes(path: Path | str | None = None, both_bad: bool = True) -> P
     (first, second), (win, loss, tie, bad) = pairs.T, outcomes.T
     for sides, won in (((first, second), win), ((second, first), loss)):
         np.add.at(wins, sides, won)
-        np.add.at(ties, sides, tie + bad if both_bad else tie)
+        np.add.at(ties, sides, tie + bad)
     try:
         return PairCounts(models, wins, ties)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
 
-def read_clean_battles(path: Path | str, language: str | None = None, both_bad: bool = True) -> pd.DataFrame:
+def read_clean_battles(path: Path | str) -> pd.DataFrame:
     """Read the votes of a ``clean_battle_*.json`` as LMSYS publishes it with its leaderboard [Chiang24].
 
-    Kept are anonymous votes and, where the file marks repeated prompts, those it sampled: what the leaderboard counts.
-
-    Parameters
-    ----------
-    language : str, optional
-        Only prompts in this language, as the file names it, for example "English".
-
-    Returns
-    -------
-    DataFrame with columns model_a, model_b, winner, language, tstamp (seconds since 1970)
+    Columns model_a, model_b, winner, language, tstamp (seconds since 1970). Kept are anonymous votes and, where the
+    file marks repeated prompts, those it sampled: what the leaderboard counts.
     """
-    path = Path(path)
-    columns = ["model_a", "model_b", "winner", "language", "tstamp"]
+    path, columns = Path(path), ["model_a", "model_b", "winner", "language", "tstamp"]
     table = read_table(path, [*columns, "anony"])
     kept = table["anony"].eq(True)
     if "dedup_tag" in table.columns:
         kept &= table["dedup_tag"].map(lambda tag: not isinstance(tag, dict) or tag["sampled"])
-    if language is not None:
-        kept &= table["language"] == language
-    return _battles(table.loc[kept, columns], path, both_bad)
+    return _battles(table.loc[kept, columns], path)
 
 
 def _first_turn(turns: str, row: int, path: Path) -> str:
@@ -136,12 +118,8 @@ def _first_turn(turns: str, row: int, path: Path) -> str:
 def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 16) -> pd.DataFrame:
     """Read battles with prompts: lmsys-arena-human-preference-55k, the D_arena of [RouteLLM24].
 
-    The prompt is the first turn of the conversation. Prompts under `min_prompt_characters` are left out, and with
-    them null turns, as in the paper.
-
-    Returns
-    -------
-    DataFrame with columns prompt, model_a, model_b, winner, id
+    Columns prompt, model_a, model_b, winner, id. The prompt is the first turn of the conversation. Prompts under
+    `min_prompt_characters` are left out, and with them null turns, as in the paper.
     """
     file = find_file("arena55k", path)
     marks = {"model_a": "winner_model_a", "tie": "winner_tie", "model_b": "winner_model_b"}
@@ -150,42 +128,33 @@ def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 1
     wrong = np.flatnonzero((marked == 1).sum(axis=1) != 1)
     if len(wrong):
         raise ValueError(f"{file}, row {wrong[0]}: not exactly one of {', '.join(marks.values())} is 1")
-    battles = pd.DataFrame(
-        {
-            "prompt": [_first_turn(turns, row, file) for row, turns in enumerate(table["prompt"])],
-            "model_a": table["model_a"],
-            "model_b": table["model_b"],
-            "winner": np.array(WINNERS)[(marked == 1).argmax(axis=1)],
-            "id": table["id"],
-        }
-    )
-    return _battles(battles[battles["prompt"].str.len() >= min_prompt_characters], file)
+    prompts = [_first_turn(turns, row, file) for row, turns in enumerate(table["prompt"])]
+    table = table.assign(prompt=prompts, winner=np.array(WINNERS)[(marked == 1).argmax(axis=1)])
+    long_enough = table["prompt"].str.len() >= min_prompt_characters
+    return _battles(table.loc[long_enough, ["prompt", "model_a", "model_b", "winner", "id"]], file)
 
 
-def read_arena140k(path: Path | str | None = None, both_bad: bool = True) -> pd.DataFrame:
+def read_arena140k(path: Path | str | None = None) -> pd.DataFrame:
     """Read votes of 2025 without prompts, model_a shown first: arena-human-preference-140k.
 
-    Returns
-    -------
-    DataFrame with columns model_a, model_b, winner, id, and the tags of the prompt as the source gives them
+    Columns model_a, model_b, winner, id, and the tags of the prompt as the source gives them.
     """
     file = find_file("arena140k", path)
-    table = read_table(file, ["id", "model_a", "model_b", "winner"])
-    tags = table.columns.difference(["id", "model_a", "model_b", "winner"], sort=False)
+    columns = ["model_a", "model_b", "winner", "id"]
+    table = read_table(file, columns)
+    tags = table.columns.difference(columns, sort=False)
     numbers = table[tags].select_dtypes("number").columns
     missing = np.iinfo(np.int32).min  # how R, in which the table was collected, writes a missing whole number
     table[numbers] = table[numbers].astype("Int64").mask(table[numbers] == missing)
-    return _battles(table[["model_a", "model_b", "winner", "id", *tags]], file, both_bad)
+    return _battles(table[[*columns, *tags]], file)
 
 
 # --------------------------------------------------------------------------------------------------- LLMs as judges
-def read_human_and_judges(path: Path | str | None = None, both_bad: bool = True) -> pd.DataFrame:
+def read_human_and_judges(path: Path | str | None = None) -> pd.DataFrame:
     """Read the same Arena battles judged by people and by three LLMs, in the order of display [PPRanking24].
 
-    Returns
-    -------
-    DataFrame with columns model_a, model_b, winner, judge, num, question_id; all battles of a judge, then the next
-    judge's. Judges: "human", "gpt-4-0125-preview", "gpt-3.5-turbo", "claude-3-opus-20240229".
+    Columns model_a, model_b, winner, judge ("human" or the name of an LLM), num, question_id; all battles of a judge,
+    then the next judge's.
     """
     columns = ["model_a", "model_b", "winner", "judge", "num", "question_id"]
     judges = {  # as the published files are named, and the columns of the collected table
@@ -201,24 +170,18 @@ def read_human_and_judges(path: Path | str | None = None, both_bad: bool = True)
         table = read_table(files[0], ["num", "question_id", "model_a", "model_b", *judges.values()])
         parts = [table.assign(winner=table[column]) for column in judges.values()]
     parts = [part.assign(judge=judge)[columns] for judge, part in zip(judges, parts, strict=True)]
-    return _battles(pd.concat(parts, ignore_index=True), files[0].parent, both_bad)
+    return _battles(pd.concat(parts, ignore_index=True), files[0].parent)
 
 
 def read_llmbar(path: Path | str | None = None) -> pd.DataFrame:
     """Read what LLM judges answered when queried in both orders, the better output known [LLMBar24].
 
-    Parameters
-    ----------
-    path : path, optional
-        The folder ``Dataset/LLMBar`` of a clone of princeton-nlp/LLMBar, or a collected table.
-
-    Returns
-    -------
-    DataFrame with columns subset, judge, protocol, item, round, label, winner_unswapped, winner_swapped
-        label: the correct output, 1 or 2. The winners are outputs (1 or 2), not places: the judge answered for the
-        place shown first when winner_unswapped is 1 and when winner_swapped is 2. Missing: no answer was found.
-        round: 0, and 1 where a protocol asked again because the two orders disagreed. The Rating protocols score each
-        output alone, so that there winners that differ between the orders mean equal scores.
+    The source is the folder ``Dataset/LLMBar`` of a clone of princeton-nlp/LLMBar, or a collected table. Columns
+    subset, judge, protocol, item, round, label, winner_unswapped, winner_swapped; label: the correct output, 1 or 2.
+    The winners are outputs (1 or 2), not places: the judge answered for the place shown first when winner_unswapped
+    is 1 and when winner_swapped is 2. Missing: no answer was found. round: 0, and 1 where a protocol asked again
+    because the two orders disagreed. The Rating protocols score each output alone, so that there winners that differ
+    between the orders mean equal scores.
     """
     key, winners = ["subset", "judge", "protocol", "item"], ["winner_unswapped", "winner_swapped"]
     files = find_files("llmbar", path)
@@ -235,9 +198,8 @@ def read_llmbar(path: Path | str | None = None) -> pd.DataFrame:
 
 def _read_llmbar_results(path: Path) -> pd.DataFrame:
     items = read_table(path, ["label", "results"])
-    *_, parent, subset, _, judge, protocol, _ = (
-        path.absolute().parts
-    )  # .../Adversarial/GPTInst/evaluators/GPT-4/CoT/result.json
+    # .../Adversarial/GPTInst/evaluators/GPT-4/CoT/result.json
+    *_, parent, subset, _, judge, protocol, _ = path.absolute().parts
     rows = [
         (item, label, answers["swap = False"].get("winner"), answers["swap = True"].get("winner"))
         for item, (label, results) in enumerate(zip(items["label"], items["results"], strict=True))
@@ -252,25 +214,13 @@ def _read_llmbar_results(path: Path) -> pd.DataFrame:
 def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
     """Read GPT-4-turbo judgements on the 805 prompts of AlpacaEval, the D_judge of this reproduction [AlpacaEval23].
 
-    model_a is generator_1, the baseline of every comparison, and model_b generator_2. This is not the order of
-    display: AlpacaEval shows the two in random order and turns the answer back. `preference` runs from 1 (model_a
-    wins) to 2; below 1.5 model_a won, above it model_b, at 1.5 neither, and 0 is a draw as well. Rows without a
-    preference are left out.
+    The source is an ``annotations.json``, a folder with several, or a collected table. Columns prompt, model_a (the
+    baseline of every comparison), model_b, winner, preference, annotator, directory: the entry of the leaderboard that
+    the row is from; some entries were judged by several annotators.
 
-    Parameters
-    ----------
-    path : path, optional
-        An ``annotations.json``, a folder with several, or a collected table.
-
-    Returns
-    -------
-    DataFrame with columns prompt, model_a, model_b, winner, preference, annotator, directory
-        directory: the entry of the leaderboard that the row is from; some entries were judged by several annotators.
-
-    Raises
-    ------
-    ValueError
-        A preference outside this range; the message names file, row and value.
+    AlpacaEval shows the two in random order and turns the answer back. `preference` runs from 1 (model_a wins) to 2;
+    below 1.5 model_a won, above it model_b, at 1.5 neither, and 0 is a draw as well; others raise ValueError with file,
+    row and value. Rows without a preference are left out.
     """
     names = {"instruction": "prompt", "generator_1": "model_a", "generator_2": "model_b"}
     columns = [*names, "preference", "annotator"]
@@ -284,7 +234,7 @@ def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
         table = pd.concat(parts, ignore_index=True)
     else:
         table = _with_winner(read_table(files[0], [*columns, "directory"]), files[0])
-    order = ["prompt", "model_a", "model_b", "winner", "preference", "annotator", "directory"]
+    order = [*names.values(), "winner", "preference", "annotator", "directory"]
     return _battles(table.rename(columns=names)[order], files[0])
 
 
@@ -294,7 +244,7 @@ def _with_winner(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     outside = ~(preference.between(1, 2) | (preference == 0))
     if outside.any():
         row = outside.idxmax()
-        value = quote(table["preference"][row])
+        value = quote(table.loc[row, "preference"])
         raise ValueError(f"{path}, row {row}, column preference: {value} is neither 0 nor between 1 and 2")
     side = np.sign(preference.replace(0, 1.5) - 1.5).map({-1.0: "model_a", 0.0: "tie", 1.0: "model_b"})
     return table.assign(preference=preference, winner=side)
@@ -303,26 +253,17 @@ def _with_winner(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 def read_mt_bench_judgements(path: Path | str | None = None) -> pd.DataFrame:
     """Read MT-Bench scores (1-10) that GPT-4 judges gave single answers [MTBench23].
 
+    The source is a ``gpt-4_single.jsonl`` as FastChat writes it, or a collected table. Columns judge, model,
+    question_id, turn, score; from a collected table also repository and public_model (whether the model was released).
     The judge's version differs between repositories, so compare models within one. Scores below 0, which stand for
     an answer of the judge that could not be read, are left out.
-
-    Parameters
-    ----------
-    path : path, optional
-        A ``gpt-4_single.jsonl`` as FastChat writes it, or a collected table.
-
-    Returns
-    -------
-    DataFrame with columns judge, model, question_id, turn, score; from a collected table also repository and
-    public_model (whether the model was released)
     """
     file = find_file("mt_bench", path)
+    published = file.suffix == ".jsonl"
     columns = ["judge", "model", "question_id", "turn", "score"]
-    if file.suffix == ".jsonl":
-        table = read_table(file, columns)
+    columns = columns if published else ["repository", *columns, "public_model"]
+    table = read_table(file, columns)
+    if published:
         table["judge"] = table["judge"].str[0]  # [judge, name of the judge's prompt]
-    else:
-        columns = ["repository", *columns, "public_model"]
-        table = read_table(file, columns)
     table["model"] = canonical_names(table["model"])
     return table.loc[table["score"] >= 0, columns].reset_index(drop=True)
