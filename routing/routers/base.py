@@ -17,21 +17,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
 
 from routing.battles import BattleCodes, canonical_order, count_pairs, encode_battles, validate_battles
-from routing.embeddings import BUNDLED_MODEL, PromptEncoder, model_folder, unit_rows
+from routing.embeddings import PromptEncoder, model_folder, pin_model, unit_rows
 from routing.files import hash_file, write_json, write_whole
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import outcome_probability
 
 FORMAT_VERSION = 3
-KEYS = {  # of ``router.json``, by its format version
-    2: {"format_version", "router", "settings", "models", "tie", "sha256"},
-    3: {"format_version", "router", "settings", "models", "nu", "sha256", "bytes", "checksum"},
+DESCRIPTION = {  # what ``router.json`` holds besides its checksum
+    "format_version": int,
+    "router": str,
+    "settings": dict,
+    "models": list[str],
+    "nu": float,
+    "sha256": dict[str, str],
+    "bytes": dict[str, int],
 }
 ENCODER_SETTINGS = {"name": str, "max_length": int, "revision": str | None, "n_layers": int | None, "content": str}
 RENAMED = {"held_out_share": "validation_share"}  # settings since version 2
@@ -49,52 +54,32 @@ Prompts = Sequence[str] | np.ndarray
 
 
 class Router(ABC):
-    """A Bradley-Terry model whose ratings depend on the prompt.
+    """A Bradley-Terry model whose ratings depend on the prompt."""
 
-    Attributes
-    ----------
-    models : tuple of str
-        In alphabetical order; set by `fit`.
-    nu : float
-        nu of Davidson's model of ties [Davidson70]; set by `fit`.
-    """
-
-    models: tuple[str, ...]
-    nu: float
+    models: tuple[str, ...]  # in alphabetical order; set by `fit`
+    nu: float  # of Davidson's model of ties [Davidson70]; set by `fit`
 
     @abstractmethod
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
         """Learn from battles; which model stands first and the order of rows change nothing, bit for bit.
 
-        Parameters
-        ----------
-        battles : DataFrame
-            Columns of `routing.battles`.
-        embeddings : array, shape (n_battles, width), optional
-            Of the battles' prompts, one row per battle; by default the router's encoder makes them.
+        `embeddings`, (n_battles, width), are of the battles' prompts; by default the router's encoder makes them.
         """
 
     @abstractmethod
     def ratings(self, prompts: Prompts) -> np.ndarray:
-        """Ratings of every model on every prompt: (n_prompts, n_models), log-odds.
+        """Return ratings of every model on every prompt, (n_prompts, n_models), log-odds.
 
-        Parameters
-        ----------
-        prompts : sequence of str, or array of embeddings, shape (n_prompts, width)
+        Prompts are strings, or their embeddings: (n_prompts, width).
         """
 
     def margin(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         """Return the rating of model_a minus that of model_b: (n_prompts,), log-odds; it ranks the prompts of a pair.
 
-        Raises
-        ------
-        RuntimeError
-            The router has not been fitted.
-        ValueError
-            A model it does not rate, or one model against itself.
+        Raises RuntimeError where the router has not been fitted, and ValueError for a model it does not rate, or one
+        model against itself.
         """
-        if not hasattr(self, "models"):
-            raise RuntimeError(f"this {type(self).__name__} has not been fitted; call fit, or load_router")
+        self._check_fitted()
         for model in (model_a, model_b):
             if model not in self.models:
                 raise ValueError(f"{model!r} fought no battle that this router saw; it rates {', '.join(self.models)}")
@@ -102,6 +87,10 @@ class Router(ABC):
             raise ValueError(f"{model_a!r} against itself: name two different models")
         ratings = self.ratings(prompts)
         return ratings[:, self.models.index(model_a)] - ratings[:, self.models.index(model_b)]
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "models"):
+            raise RuntimeError(f"this {type(self).__name__} has not been fitted; call fit, or load_router")
 
     def win_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         """Return P(model_a beats model_b | prompt, no tie): (n_prompts,)."""
@@ -122,23 +111,12 @@ class Router(ABC):
         return outcome_probability(delta, "davidson", self.nu)
 
     def battle_probability(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> np.ndarray:
-        """P(model_a wins), P(tie), P(model_b wins) of each battle: (n_battles, 3).
+        """Return P(model_a wins), P(tie), P(model_b wins) of each battle, (n_battles, 3); each row names its own pair.
 
-        Parameters
-        ----------
-        battles : DataFrame
-            Columns of `routing.battles`, the prompt among them; each row names its own pair.
-        embeddings : array, shape (n_battles, width), optional
-            Of the prompts, one row per battle.
-
-        Raises
-        ------
-        ValueError
-            A model that this router does not rate.
+        `embeddings`: (n_battles, width), of the prompts. A model that this router does not rate raises ValueError.
         """
         codes = encode_battles(battles)
-        unknown = set(codes.models) - set(self.models)
-        if unknown:
+        if unknown := set(codes.models) - set(self.models):
             raise ValueError(f"no battle of {', '.join(sorted(unknown))} was learned from; leave theirs out")
         ratings = self.ratings(battles["prompt"].tolist() if embeddings is None else embeddings)
         position = np.array([self.models.index(model) for model in codes.models])
@@ -147,7 +125,7 @@ class Router(ABC):
         return self._outcomes(delta)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """What `fit` learned besides the models and the tie parameter; attributes of these names."""
+        """Return what `fit` learned besides the models and nu; attributes of these names."""
         return {}
 
     def _settings(self) -> dict[str, Any]:
@@ -164,14 +142,8 @@ class Router(ABC):
         """Write the fitted router into `folder`: ``router.json``, ``arrays.npz`` and perhaps weights, no pickle.
 
         The folder appears whole or not at all. An encoder's folder is written as an absolute path with the sha256 of
-        its content, one on a hub with its commit.
-
-        Raises
-        ------
-        FileExistsError
-            `folder` is there already, or another process has just saved there.
-        ValueError
-            The encoder is a function, which cannot be written down.
+        its content, one on a hub with its commit. Raises FileExistsError where `folder` is there already, or another
+        process has just saved there, and ValueError where the encoder is a function, which cannot be written down.
         """
         folder = Path(folder)
         if folder.exists():
@@ -189,8 +161,8 @@ class Router(ABC):
                 np.savez(partial / "arrays.npz", **self._arrays())
                 self._write_weights(partial)
                 files = sorted(partial.iterdir())
-                content |= {"sha256": {path.name: hash_file(path) for path in files}}
-                content |= {"bytes": {path.name: path.stat().st_size for path in files}}
+                content["sha256"] = {path.name: hash_file(path) for path in files}
+                content["bytes"] = {path.name: path.stat().st_size for path in files}
                 write_json(partial / "router.json", content | {"checksum": _checksum(content)})
         except OSError as error:
             if folder.exists():
@@ -199,34 +171,27 @@ class Router(ABC):
 
 
 def router_class(name: str) -> type[Router]:
-    """The class of this name, one of `ROUTERS`, imported when it is asked for: some take seconds."""
+    """Return the class of this name, one of `ROUTERS`, imported when it is asked for: some take seconds."""
     return getattr(importlib.import_module(ROUTERS[name]), name)
 
 
 def load_router(folder: str | Path) -> Router:
     """Load the router that `Router.save` wrote into `folder`, every part of it checked; no code of its is run.
 
-    Raises
-    ------
-    FileNotFoundError
-        No router there, or not all of it.
-    ValueError
-        A file of another version, of an unknown router, or changed since it was written; another encoder than the
-        router was trained with.
+    Raises FileNotFoundError where there is no router, or not all of it, and ValueError for a file of another version,
+    of an unknown router, or changed since it was written, and for another encoder than the router was trained with.
     """
     if isinstance(folder, str) and folder.startswith("hub:"):
         folder = importlib.import_module("routing.routers.sharing").fetch_router(folder)
     folder = Path(folder)
     description = folder / "router.json"
-    for path in (description, folder / "arrays.npz"):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: {folder} holds no saved router")
+    _check_file(description)
     content = _read_description(description)
     for name, sha256 in content["sha256"].items():
-        _check_file(folder / name, sha256, content.get("bytes", {}).get(name))
+        _check_file(folder / name, sha256, content["bytes"].get(name))
     make = router_class(content["router"])
     router = make(**_checked_settings(make, content["settings"], description))
-    router.models, router.nu = tuple(content["models"]), content.get("nu", content.get("tie"))
+    router.models, router.nu = tuple(content["models"]), content["nu"]
     for name, array in _read_arrays(folder / "arrays.npz").items():
         if hasattr(make, name) or name in vars(router):
             raise ValueError(f"{folder / 'arrays.npz'} holds {name!r}, which is no array of a {make.__name__}")
@@ -242,88 +207,84 @@ def _checksum(content: dict[str, Any]) -> str:
 def _read_description(path: Path) -> dict[str, Any]:
     """Return the content of ``router.json``, checked but for the settings."""
 
-    def expect(condition: bool, fault: str) -> None:
+    def expect(condition: object, fault: str) -> None:
         if not condition:
             raise ValueError(f"{path} is damaged: {fault}; copy it again, or train the router again")
 
     expect(path.stat().st_size <= LARGEST_DESCRIPTION, f"it has more than {LARGEST_DESCRIPTION} bytes")
-    _check_place(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no description of a router: {error!r}") from error
-    if type(version) is not int or version not in KEYS:
+    if type(version) is not int or version not in (2, FORMAT_VERSION):
         raise ValueError(
-            f"{path} has format version {version}, this package reads {' and '.join(map(str, KEYS))}; use the version"
-            " of the package that wrote it, or train the router again"
+            f"{path} has format version {version}, this package reads 2 and {FORMAT_VERSION}; use the version of the"
+            " package that wrote it, or train the router again"
         )
-    expect(set(content) == KEYS[version], f"its keys are {', '.join(content)}")
     checksum = content.pop("checksum", None)
-    expect(version < 3 or checksum == _checksum(content), "its checksum differs")
-    name, models, nu = content["router"], content["models"], content.get("nu", content.get("tie"))
-    if not isinstance(name, str) or name not in ROUTERS:
-        raise ValueError(f"{path}: unknown router {name!r}; known are {', '.join(ROUTERS)}")
-    named = isinstance(models, list) and all(isinstance(model, str) and model.strip() for model in models)
-    expect(named and len(models) > 1 and models == sorted(set(models)), "models are no sorted list of distinct names")
-    expect(_fits(nu, float), f"nu is {nu!r}")
-    hashes, sizes = content["sha256"], content.get("bytes", content["sha256"])
-    expect(isinstance(hashes, dict) and isinstance(sizes, dict) and set(hashes) == set(sizes), "it lists no files")
+    if version == 2:  # without sizes and checksum, and nu had another name
+        content |= {"nu": content.pop("tie", None), "bytes": {}}
+    else:
+        expect(checksum == _checksum(content), "its checksum differs")
+    expect(set(content) == set(DESCRIPTION), f"its keys are {', '.join(content)}")
+    for name, hint in DESCRIPTION.items():
+        expect(_fits(content[name], hint), f"{name} is {content[name]!r}")
+    models, hashes = content["models"], content["sha256"]
+    if content["router"] not in ROUTERS:
+        raise ValueError(f"{path}: unknown router {content['router']!r}; known are {', '.join(ROUTERS)}")
+    expect(len(models) > 1 and all(map(str.strip, models)), f"models are {models}")
+    expect(models == sorted(set(models)), f"models are no sorted list of distinct names: {models}")
+    expect(version == 2 or set(content["bytes"]) == set(hashes), "it lists sizes of other files than hashes")
     for file, sha256 in hashes.items():
-        expect(re.fullmatch(r"\w[\w-]*\.(npz|safetensors)", file) is not None, f"it lists a file {file!r}")
-        expect(isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256) is not None, f"sha256 of {file}")
-    expect("arrays.npz" in hashes and isinstance(content["settings"], dict), "arrays or settings are missing")
+        expect(re.fullmatch(r"\w[\w-]*\.(npz|safetensors)", file), f"it lists a file {file!r}")
+        expect(re.fullmatch("[0-9a-f]{64}", sha256), f"sha256 of {file} is {sha256!r}")
+    expect("arrays.npz" in hashes, "it lists no arrays.npz")
     return content
 
 
-def _check_place(path: Path) -> None:
-    """Check that a file of a router's folder is no link to elsewhere, but to the blobs of the hub's cache."""
+def _check_file(path: Path, sha256: str | None = None, size: int | None = None) -> None:
+    """Check place, size and hash of a file of a router: a link may lead to the blobs of the hub's cache only."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {path.parent} holds no saved router, or not all of it")
     folder = path.parent.resolve()
     if path.resolve().parent not in (folder, folder.parent.parent / "blobs"):
         raise ValueError(f"{path} is a link that leads out of the router's folder; do not use it")
-
-
-def _check_file(path: Path, sha256: str, size: int | None) -> None:
-    """Check place, size and hash of one file of a router."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: {path.parent} holds no whole router; train it again")
-    _check_place(path)
-    if size not in (None, path.stat().st_size) or hash_file(path) != sha256:
+    if size not in (None, path.stat().st_size) or (sha256 is not None and sha256 != hash_file(path)):
         raise ValueError(f"{path} is not the file that was saved (its size or sha256 differs); train it again")
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Return whether a value from JSON is of a setting's type; numbers are finite and not negative."""
-    if args := get_args(hint):
-        return any(_fits(value, part) for part in args)
+    """Return whether a value from JSON is of a type; numbers are finite and not negative."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if parts and kind in (list, dict):
+        items = value.values() if type(value) is dict else value
+        return type(value) is kind and all(_fits(item, parts[-1]) for item in items)
+    if parts:
+        return any(_fits(value, part) for part in parts)
     allowed = (int, float) if hint is float else (hint,)
     return type(value) in allowed and (type(value) not in (int, float) or 0 <= value < math.inf)
 
 
 def _checked_settings(make: type[Router], settings: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the settings of a router as its class takes them."""
-    hints = get_type_hints(make)
+    hints = get_type_hints(make) | {"encoder": dict}
     known = {item.name: hints[item.name] for item in fields(make)}
     settings = {name if name in known else RENAMED.get(name, name): value for name, value in settings.items()}
-    encoder = settings.pop("encoder", None) if "encoder" in known else None
-    if not isinstance(encoder, dict | None):
-        raise ValueError(f"{path}: the encoder's settings are {encoder!r}; train the router again")
-    parts = [(settings, known)] + ([] if encoder is None else [(encoder, ENCODER_SETTINGS)])
-    for values, types in parts:
+    for types, values in ((known, settings), (ENCODER_SETTINGS, settings.get("encoder", {}))):
         for name, value in values.items():
             if name not in types or not _fits(value, types[name]):
                 raise ValueError(f"{path}: {name} = {value!r} is no setting of a {make.__name__}; train it again")
-    if encoder is None:
+    if "encoder" not in settings:
         return settings
-    content = encoder.pop("content", None)
-    made = PromptEncoder(**encoder)
-    folder = model_folder(made.name)
-    if content is not None and folder is not None and made.content != content:
+    encoder = PromptEncoder(**{name: value for name, value in settings["encoder"].items() if name != "content"})
+    content, folder = settings["encoder"].get("content"), model_folder(encoder.name)
+    if content is not None and folder is not None and encoder.content != content:
         raise ValueError(
-            f"{path}: the encoder {folder} has changed since the router was trained (sha256 {made.content}, then"
+            f"{path}: the encoder {folder} has changed since the router was trained (sha256 {encoder.content}, then"
             f" {content}); bring the old one back, or train the router again"
         )
-    return settings | {"encoder": made}
+    return settings | {"encoder": encoder}
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -350,13 +311,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 @dataclass
 class EmbeddingRouter(Router):
-    """A router that sees a prompt as a unit vector.
-
-    Parameters
-    ----------
-    encoder : PromptEncoder
-        Turns strings into vectors, where strings are given.
-    """
+    """A router that sees a prompt as a unit vector; `encoder` makes it of a string."""
 
     encoder: PromptEncoder = field(default_factory=PromptEncoder, kw_only=True)
 
@@ -369,7 +324,7 @@ class EmbeddingRouter(Router):
         return self
 
     def _battle_vectors(self, battles: pd.DataFrame, embeddings: np.ndarray | None) -> np.ndarray:
-        """Unit vectors of battles' prompts, (n_battles, width): those given, or by the router's encoder."""
+        """Return unit vectors of battles' prompts, (n_battles, width): those given, or the encoder's."""
         if "prompt" not in battles.columns:
             raise ValueError(f"a {type(self).__name__} learns from prompts: the battle table lacks column prompt")
         if embeddings is None:
@@ -384,7 +339,7 @@ class EmbeddingRouter(Router):
         """Fit to battles in canonical order; `vectors`: (n_battles, width), unit rows."""
 
     def _vectors(self, prompts: Prompts) -> np.ndarray:
-        """Unit vectors of prompts: (n_prompts, width)."""
+        """Return unit vectors of prompts: (n_prompts, width)."""
         if isinstance(prompts, np.ndarray) and prompts.ndim == 2:
             return unit_rows(prompts)
         return self.encoder.encode(prompts)
@@ -393,19 +348,12 @@ class EmbeddingRouter(Router):
         encoder = self.encoder
         if callable(encoder.name):
             raise ValueError("this router's encoder is a function, which no file can hold; use a model's name")
-        folder = None if encoder.name == BUNDLED_MODEL else model_folder(encoder.name)
-        on_hub = model_folder(encoder.name) is None
-        written = {
-            "name": str(encoder.name if folder is None else folder.absolute()),
-            "max_length": encoder.max_length,
-            "revision": encoder.content if on_hub else None,
-            "n_layers": encoder.n_layers,
-            "content": encoder.content,
-        }
-        return super()._settings() | {"encoder": written}
+        kept = {"max_length": encoder.max_length, "n_layers": encoder.n_layers, "content": encoder.content}
+        return super()._settings() | {"encoder": kept | pin_model(encoder.name, encoder.content)}
 
 
 def check_texts(prompts: Prompts) -> int:
+    """Return the number of prompts."""
     if isinstance(prompts, str):
         raise ValueError("prompts is one string; give a list of prompts")
     return len(prompts)
@@ -415,10 +363,7 @@ def check_texts(prompts: Prompts) -> int:
 class BradleyTerryRouter(Router):
     """The leaderboard as a router: the same ratings for every prompt. What a prompt-aware router has to beat.
 
-    Parameters
-    ----------
-    prior_strength : float
-        As in `fit_bradley_terry`. 0 is maximum likelihood, and battles without a finite estimate are an error.
+    `prior_strength` as in `fit_bradley_terry`: with 0, battles without a finite estimate are an error.
     """
 
     prior_strength: float = 0.0
@@ -441,10 +386,6 @@ class RandomRouter(Router):
     """Ratings drawn at random for each prompt and model: standard normal, always the same for the same text.
 
     nu is that of equal models with the share of ties of the battles, one battle a third of which is a tie added.
-
-    Parameters
-    ----------
-    seed : int
     """
 
     seed: int = 0

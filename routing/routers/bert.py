@@ -23,13 +23,8 @@ class BertRouter(ClassifierRouter):
     and its like were trained to give it [Reimers19]. So ``train="head"`` sees the vectors of `PromptEncoder`, from
     the same cache, and trains in seconds.
 
-    Parameters
-    ----------
-    name : str
-        Any encoder: "bert-base-uncased", "FacebookAI/xlm-roberta-base", "answerdotai/ModernBERT-base". With
-        ``train="head"`` one that sentence-transformers takes.
-
-    Other parameters as `ClassifierRouter`.
+    `name` is any encoder: "bert-base-uncased", "FacebookAI/xlm-roberta-base", "answerdotai/ModernBERT-base"; with
+    ``train="head"`` one that sentence-transformers takes. Other settings as `ClassifierRouter`.
 
     Notes
     -----

@@ -33,18 +33,9 @@ class CausalLMRouter(ClassifierRouter):
     the logit of its label after the prompt: the label's row of the output embedding times the last position's state,
     the only position and the only rows that are computed. The softmax over two models' labels is then Bradley-Terry.
 
-    Parameters
-    ----------
-    name : str
-        Any model that `AutoModelForCausalLM` takes. The default, all-MiniLM-L6-v2, runs as a decoder: each token sees
-        only those before it, and none of its weights was made for that, so that training has more to do.
-    template : str
-        The text around the prompt, ``{prompt}``. A long prompt is cut, the text around it never.
-    lora_rank : int
-        Above 0: train matrices of this rank beside the frozen ones, which takes the package `peft`, and merge them
-        in the end [Hu22]. Only with ``train="all"``.
-
-    Other parameters as `ClassifierRouter`.
+    `name` is any model that `AutoModelForCausalLM` takes. The default, all-MiniLM-L6-v2, runs as a decoder: each token
+    sees only those before it, and none of its weights was made for that, so that training has more to do. Other
+    settings as `ClassifierRouter`.
 
     Notes
     -----
@@ -57,8 +48,8 @@ class CausalLMRouter(ClassifierRouter):
     Where a block lies between the last state and the output embedding, as in a BERT, it is left out.
     """
 
-    template: str = "{prompt}\nThe best answer is by"
-    lora_rank: int = 0
+    template: str = "{prompt}\nThe best answer is by"  # a long prompt is cut, the text around it never
+    lora_rank: int = 0  # above 0: train matrices of this rank beside the frozen ones, and merge them in the end [Hu22]
 
     pads_left = True
 
@@ -87,9 +78,7 @@ class CausalLMRouter(ClassifierRouter):
 
     def _tokenize(self, texts: Sequence[str]) -> list[torch.Tensor]:
         tokenizer = self._tokenizer
-        before, after = (
-            tokenizer(part, add_special_tokens=False)["input_ids"] for part in self.template.split("{prompt}")
-        )
+        before, after = tokenizer(self.template.split("{prompt}"), add_special_tokens=False)["input_ids"]
         first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
         before = ([] if first is None else [first]) + before
         room = self.max_length - len(before) - len(after)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from routing.battles import canonical_order, encode_battles, sum_outcomes
+from routing.battles import canonical_order, encode_battles, number_texts, sum_outcomes
 from routing.embeddings import (
     BUNDLED_MODEL,
     batches_to_read,
@@ -34,6 +35,7 @@ from routing.embeddings import (
     loading,
     model_folder,
     model_revision,
+    pin_model,
     use_one_thread_if_forked,
 )
 from routing.ratings.bradley_terry import fit_bradley_terry, rating_tiers
@@ -61,17 +63,8 @@ INFERENCE_BATCH = 64
 def load_pretrained(auto_class: type, name: str, revision: str | None = None, **settings: object) -> Any:
     """Load what one of transformers' auto classes makes of a model; code that the model brings along is never run.
 
-    Parameters
-    ----------
-    name : str
-        "all-MiniLM-L6-v2" (the bundled weights), the folder of a transformers model, or its name on the hub.
-    settings
-        Override the model's configuration.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `routing.embeddings.loading`.
+    `name` is "all-MiniLM-L6-v2" (the bundled weights), the folder of a transformers model, or its name on the hub;
+    `settings` override its configuration. Errors as `routing.embeddings.loading`.
     """
     with loading(name):
         source = str(model_folder(name) or name)
@@ -80,28 +73,7 @@ def load_pretrained(auto_class: type, name: str, revision: str | None = None, **
 
 @dataclass
 class ClassifierRouter(TrainingSettings, Router):
-    """A transformer trained on battles.
-
-    Parameters
-    ----------
-    name : str
-        As in `load_pretrained`.
-    train : {"all", "last_layer", "head"}
-        What is trained: the whole transformer, its last layer, or the head alone.
-    n_tiers : int or None
-        Outputs of the head: one for each tier of models, split by the leaderboard; None: one for each model.
-    ties : {"half", "davidson"}
-        Trained on battles' expected scores, a tie being half a win, or on the likelihood of their three outcomes.
-    n_layers : int or None
-        Leave only the first layers of the transformer.
-    max_length : int
-        Tokens of a prompt; longer ones are cut.
-    prior_strength : float
-        Of the leaderboard, as in `fit_bradley_terry`.
-    revision : str, optional
-        Of a model on the hub.
-
-    Other parameters as `TrainingSettings`.
+    """A transformer trained on battles, as `TrainingSettings` say.
 
     Attributes
     ----------
@@ -111,27 +83,25 @@ class ClassifierRouter(TrainingSettings, Router):
         Parameters trained.
     """
 
-    name: str = BUNDLED_MODEL
-    train: str = "all"
-    n_tiers: int | None = 10
-    ties: str = "half"
-    n_layers: int | None = None
-    max_length: int = 128
-    prior_strength: float = 0.1
-    revision: str | None = None
+    name: str = BUNDLED_MODEL  # as in `load_pretrained`
+    train: str = "all"  # "all" the transformer, its "last_layer", or the "head" alone
+    n_tiers: int | None = 10  # outputs of the head, one for each tier of the leaderboard; None: one for each model
+    ties: str = "half"  # train on expected scores, a tie being half a win, or "davidson": on the three outcomes
+    n_layers: int | None = None  # leave only the first layers of the transformer
+    max_length: int = 128  # tokens of a prompt; longer ones are cut
+    prior_strength: float = 0.1  # of the leaderboard, as in `fit_bradley_terry`
+    revision: str | None = None  # of a model on the hub
 
     pads_left = False  # whether prompts end, or begin, where the padding is not
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.train not in TRAINED_PARTS:
-            raise ValueError(f"train is {self.train!r}; use one of {', '.join(TRAINED_PARTS)}")
-        if self.ties not in LOSSES:
-            raise ValueError(f"ties is {self.ties!r}; use one of {', '.join(LOSSES)}")
+        for name, known in (("train", TRAINED_PARTS), ("ties", LOSSES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(known)}")
         if self.max_length < 1:
             raise ValueError(f"max_length is {self.max_length}; use a value above 0")
 
-    # -- what a kind of classifier decides --------------------------------------------------------------------------
     @abstractmethod
     def _load_backbone(self) -> nn.Module:
         """Load the untrained transformer, with `n_layers` layers."""
@@ -170,7 +140,6 @@ class ClassifierRouter(TrainingSettings, Router):
         """The content of the untrained transformer, as `model_revision`."""
         return model_revision(self.name, self.revision)
 
-    # -- learning ---------------------------------------------------------------------------------------------------
     def fit(
         self,
         battles: pd.DataFrame,
@@ -191,17 +160,13 @@ class ClassifierRouter(TrainingSettings, Router):
             transformer, and layers are trained on, on the prompts that `start` did not learn from and as many of the
             others, drawn at random, so that these are not forgotten. A head alone is fitted to all again.
         checkpoints : str or Path, optional
-            A folder for checkpoints: a fit that was stopped goes on from there. Removed when the fit is done.
+            As in `train_model`: a fit that was stopped goes on from there.
 
         Raises
         ------
-        FileNotFoundError
-            The model is not there and cannot be downloaded.
-        RuntimeError
-            The loss is not finite.
         ValueError
-            Battles without prompts or on one prompt alone; another `start` than of this class and model; checkpoints
-            of another training.
+            Battles without prompts or on one prompt alone; another `start` than of this class and model. Other errors
+            as `load_pretrained` and `train_model`.
         """
         if "prompt" not in battles.columns:
             raise ValueError(f"a {type(self).__name__} learns from prompts: the battle table lacks column prompt")
@@ -244,6 +209,7 @@ class ClassifierRouter(TrainingSettings, Router):
         return np.sort(np.concatenate([np.flatnonzero(new), again]))
 
     def _learn(self, battles: BattlesByPrompt, start: ClassifierRouter | None, checkpoints: str | Path | None) -> None:
+        """Fit the head, and train what else is to be trained."""
         n_prompts = len(battles.prompts)
         rng = np.random.default_rng([self.seed, 1])
         n_validation = int(np.clip(round(self.validation_share * n_prompts), 1, n_prompts - 1))
@@ -265,7 +231,7 @@ class ClassifierRouter(TrainingSettings, Router):
         weight, constant = choose_head(vectors, training, losses, self._n_outputs, rng)
         self.model.head.weight.copy_(weight)
         self.output_offset = (prior + constant).numpy()
-        self.n_trained, self.curve = self.model.head.weight.numel(), np.empty((0, 3))
+        self.n_trained, self.curve = weight.numel(), np.empty((0, 3))
         if self.train != "head":
             self._train_layers(*parts, rng, checkpoints and Path(checkpoints))
 
@@ -276,9 +242,8 @@ class ClassifierRouter(TrainingSettings, Router):
             head = nn.Linear(backbone.config.hidden_size, self._n_outputs, bias=False)
         backbone.config.use_cache = False  # nothing is generated
         nn.init.zeros_(head.weight)
-        log_nu = float(np.log(self.nu)) if self.nu > 0 else -np.inf
-        model = RatingModel(backbone, self._pool, head, log_nu)
-        return model.requires_grad_(False).eval()
+        log_nu = math.log(self.nu) if self.nu > 0 else -math.inf
+        return RatingModel(backbone, self._pool, head, log_nu).requires_grad_(False).eval()
 
     def _train_layers(
         self, training: BattlesByPrompt, validation: BattlesByPrompt, rng: np.random.Generator, checkpoints: Path | None
@@ -293,13 +258,13 @@ class ClassifierRouter(TrainingSettings, Router):
         def battle_loss(outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
             return self._battle_losses(outputs + offset.to(outputs.device), log_nu, battles)
 
-        tokens = [self._tokenize(part.prompts) for part in (training, validation)]
-        lengths = [np.array([len(row) for row in rows]) for rows in tokens]
-        order = [batch for _ in range(self.n_epochs) for batch in batches_to_train(lengths[0], self.batch_size, rng)]
-        fixed = batches_to_read(lengths[1], self.batch_size, self.device.startswith("cpu"))
-        parts = zip((training, validation), tokens, (order, fixed), strict=True)
-        batches = [Batches(*part, self.pads_left) for part in parts]
-        self.curve = train_model(self.model, *batches, battle_loss, self, checkpoints).to_numpy()
+        seen, unseen = self._tokenize(training.prompts), self._tokenize(validation.prompts)
+        order: list[np.ndarray] = []
+        for _ in range(self.n_epochs):
+            order += batches_to_train(_lengths(seen), self.batch_size, rng)
+        fixed = batches_to_read(_lengths(unseen), self.batch_size, self.device.startswith("cpu"))
+        batches = Batches(training, seen, order, self.pads_left), Batches(validation, unseen, fixed, self.pads_left)
+        self.curve = train_model(self.model, *batches, battle_loss, self, checkpoints)
         self.nu = float(self.model.log_nu.exp())
 
     def _parameters_to_train(self) -> list[nn.Parameter]:
@@ -311,56 +276,46 @@ class ClassifierRouter(TrainingSettings, Router):
     def learning_curve(self) -> pd.DataFrame:
         return pd.DataFrame(self.curve, columns=["step", "training", "validation"])
 
-    # -- rating -----------------------------------------------------------------------------------------------------
     def _run(self, function: Callable[..., torch.Tensor], texts: Sequence[str]) -> torch.Tensor:
         """Return what the model, or its `vectors`, gives for each text: (n_texts, n), in batches of like length."""
         use_one_thread_if_forked()
         self.model.to(self.device).eval()
         tokens = self._tokenize(texts)
-        parts: list[torch.Tensor] = [torch.empty(0)] * len(tokens)
-        lengths = np.array([len(row) for row in tokens])
+        parts: dict[int, torch.Tensor] = {}
         bar = tqdm(total=len(tokens), desc="encode prompts", unit="prompt", disable=None)
         with torch.no_grad(), bfloat16_where_faster(self.device), bar:
-            for batch in batches_to_read(lengths, INFERENCE_BATCH, self.device.startswith("cpu")):
+            for batch in batches_to_read(_lengths(tokens), INFERENCE_BATCH, self.device.startswith("cpu")):
                 inputs = pad_rows([tokens[number] for number in batch], self.pads_left)
                 outputs = function(**{name: value.to(self.device) for name, value in inputs.items()})
-                for number, row in zip(batch, outputs.float().cpu(), strict=True):
-                    parts[number] = row
+                parts |= zip(batch.tolist(), outputs.float().cpu(), strict=True)
                 bar.update(len(batch))
-        return torch.stack(parts)
+        return torch.stack([parts[number] for number in range(len(tokens))])
 
     def _outputs(self, prompts: Prompts) -> np.ndarray:
         """Return the head's outputs: (n_prompts, n_outputs) float64. Equal prompts are encoded once."""
         check_texts(prompts)
-        if not hasattr(self, "models"):
-            raise RuntimeError(f"this {type(self).__name__} has not been fitted; call fit, or load_router")
-        distinct = sorted(dict.fromkeys(prompts))
-        if not distinct:
+        self._check_fitted()
+        distinct, number = number_texts(np.array(list(prompts), dtype=object))
+        if not len(distinct):
             return np.empty((0, len(self.output_offset)))
         if self.train == "head":
             with torch.no_grad():
                 outputs = self.model.cpu().head(self._untrained_vectors(distinct))
         else:
             outputs = self._run(self.model, distinct)
-        row = {prompt: number for number, prompt in enumerate(distinct)}
-        return outputs.double().numpy()[[row[prompt] for prompt in prompts]] + self.output_offset
+        return outputs.double().numpy()[number] + self.output_offset
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
         outputs = self._outputs(prompts)
         return self.leaderboard + outputs[:, self.model_tier]
 
-    # -- saving -----------------------------------------------------------------------------------------------------
     def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
-        if self.name != BUNDLED_MODEL and (folder := model_folder(self.name)) is not None:
-            return settings | {"name": str(folder.absolute())}
-        return settings if self.name == BUNDLED_MODEL else settings | {"revision": self.base_revision}
+        return super()._settings() | pin_model(self.name, self.base_revision)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         names = ("leaderboard", "model_tier", "output_offset", "learned_prompts", "curve", "n_trained")
-        return {name: np.asarray(getattr(self, name)) for name in names} | {
-            "base_sha256": np.asarray(self.base_revision)
-        }
+        arrays = {name: np.asarray(getattr(self, name)) for name in names}
+        return arrays | {"base_sha256": np.asarray(self.base_revision)}
 
     def _changed(self) -> dict[str, torch.Tensor]:
         """Return the weights that training changed, by name."""
@@ -371,9 +326,8 @@ class ClassifierRouter(TrainingSettings, Router):
         return {name: p.detach() for name, p in self.model.named_parameters() if id(p) in kept}
 
     def _write_weights(self, folder: Path) -> None:
-        safetensors.torch.save_file(
-            {name: value.cpu().contiguous() for name, value in self._changed().items()}, folder / "weights.safetensors"
-        )
+        weights = {name: value.cpu().contiguous() for name, value in self._changed().items()}
+        safetensors.torch.save_file(weights, folder / "weights.safetensors")
 
     def _read_weights(self, folder: Path) -> None:
         if str(self.base_sha256) != self.base_revision:
@@ -386,6 +340,10 @@ class ClassifierRouter(TrainingSettings, Router):
         if set(weights) != set(self._changed()):
             raise ValueError(f"{folder}/weights.safetensors holds other weights than a {type(self).__name__} has")
         self.model.load_state_dict(weights, strict=False)
+
+
+def _lengths(rows: Sequence[torch.Tensor]) -> np.ndarray:
+    return np.array([len(row) for row in rows])
 
 
 def _hash_texts(texts: Sequence[str]) -> np.ndarray:

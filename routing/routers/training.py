@@ -14,17 +14,18 @@ import math
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
@@ -35,15 +36,8 @@ N_FOLDS = 5
 PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)  # from stiff to free, for vectors of numbers of size 1
 
 
-# -- battles and their loss ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class BattlesByPrompt:
-    """Battles gathered by prompt, with the leaderboard's rating differences.
-
-    A transformer encodes each distinct prompt once, however many battles it has.
-    """
+class BattlesByPrompt(NamedTuple):
+    """Battles gathered by prompt: a transformer encodes each distinct prompt once, however many battles it has."""
 
     prompts: tuple[str, ...]  # distinct
     prompt: torch.Tensor  # (n_battles,) int64, index into prompts, ascending
@@ -58,13 +52,11 @@ class BattlesByPrompt:
         place[chosen] = torch.arange(len(chosen))
         rows = place[self.prompt] >= 0
         prompts = tuple(self.prompts[number] for number in chosen.tolist())
-        columns = (self.tiers[rows], self.offset[rows], self.outcome[rows])
-        return BattlesByPrompt(prompts, place[self.prompt[rows]], *columns)
+        return BattlesByPrompt(prompts, place[self.prompt[rows]], *(column[rows] for column in self[2:]))
 
-    def to(self, device: torch.device | str) -> BattlesByPrompt:
+    def to(self, device: torch.device) -> BattlesByPrompt:
         """Return the same battles on a device."""
-        columns = (self.prompt, self.tiers, self.offset, self.outcome)
-        return BattlesByPrompt(self.prompts, *(column.to(device) for column in columns))
+        return BattlesByPrompt(self.prompts, *(column.to(device) for column in self[1:]))
 
 
 def gather_by_prompt(
@@ -72,12 +64,7 @@ def gather_by_prompt(
 ) -> BattlesByPrompt:
     """Gather battles in canonical order by prompt, prompts in alphabetical order.
 
-    Parameters
-    ----------
-    prompts : array of str, shape (n_battles,)
-    leaderboard : float array, shape (n_models,)
-        Log-odds.
-    model_tier : int array, shape (n_models,)
+    `prompts`: (n_battles,) str; `leaderboard`, log-odds, and `model_tier`: (n_models,).
     """
     distinct, number = number_texts(prompts)
     rows = np.argsort(number, kind="stable")
@@ -87,10 +74,7 @@ def gather_by_prompt(
     return BattlesByPrompt(tuple(distinct), *(torch.from_numpy(column) for column in columns))
 
 
-BattleLoss = Callable[[torch.Tensor, torch.Tensor, BattlesByPrompt], torch.Tensor]
-
-
-def pair_margins(outputs: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
+def _pair_margins(outputs: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
     """Return each battle's rating difference, (n_battles,); outputs: (n_prompts, n_tiers)."""
     added = outputs[battles.prompt[:, None], battles.tiers]  # (n_battles, 2)
     return battles.offset + added[:, 0] - added[:, 1]
@@ -99,14 +83,10 @@ def pair_margins(outputs: torch.Tensor, battles: BattlesByPrompt) -> torch.Tenso
 def davidson_losses(outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
     """Return the negative log-likelihood of each battle's outcome, (n_battles,), in nats [Davidson70].
 
-    Parameters
-    ----------
-    outputs : tensor, shape (n_prompts, n_tiers)
-        What each prompt adds to the leaderboard.
-    log_nu : tensor, shape ()
-        Of the tie parameter; minus infinity where no battle was tied.
+    `outputs`, (n_prompts, n_tiers), are what each prompt adds to the leaderboard; `log_nu`, (), is minus infinity where
+    no battle was tied.
     """
-    margin = pair_margins(outputs, battles)
+    margin = _pair_margins(outputs, battles)
     logits = torch.stack([margin / 2, log_nu.expand_as(margin), -margin / 2], dim=1)
     return functional.cross_entropy(logits, battles.outcome, reduction="none")
 
@@ -118,13 +98,10 @@ def score_losses(outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesBy
     others; the ratings that minimise this loss give the right expected score nonetheless, and that is what a choice
     between two models turns on. Arguments as `davidson_losses`.
     """
-    margin = pair_margins(outputs, battles)
+    margin = _pair_margins(outputs, battles)
     half_tie = (log_nu - math.log(2)).expand_as(margin)
     logit = torch.logaddexp(margin / 2, half_tie) - torch.logaddexp(-margin / 2, half_tie)
     return functional.binary_cross_entropy_with_logits(logit, 1 - battles.outcome.to(margin) / 2, reduction="none")
-
-
-# -- the head alone --------------------------------------------------------------------------------------------------
 
 
 def fit_head(
@@ -136,23 +113,11 @@ def fit_head(
 ) -> torch.Tensor:
     """Return the W that minimises ``loss(vectors @ W.T) + penalty / 2 * |W|^2``: (n_outputs, width) float64.
 
-    Found by L-BFGS in double precision. Of a loss that is convex in the outputs, as `davidson_losses`, it is the one
-    minimum.
-
-    Parameters
-    ----------
-    vectors : tensor, shape (n_prompts, width)
-    loss : function
-        From outputs, (n_prompts, n_outputs), to a mean loss.
-    start : tensor, shape (n_outputs, width), optional
-        Where to start; by default at 0.
-
-    Raises
-    ------
-    RuntimeError
-        The loss is not finite.
+    Found by L-BFGS in double precision, from `start` or from 0. Of a loss that is convex in the outputs,
+    (n_prompts, n_outputs), as the mean of `davidson_losses`, it is the one minimum. A loss that is not finite raises
+    RuntimeError.
     """
-    vectors = vectors.double()
+    vectors = vectors.double()  # (n_prompts, width)
     weight = torch.zeros(n_outputs, vectors.shape[1], dtype=torch.float64) if start is None else start.clone()
     weight.requires_grad_()
     optimizer = torch.optim.LBFGS([weight], max_iter=300, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
@@ -178,43 +143,31 @@ def choose_head(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Fit the head with the penalty that does best over folds of the prompts; a head of 0 if none improves on it.
 
-    Penalties are tried from stiff to free, until two in a row do worse.
-
-    Parameters
-    ----------
-    vectors : tensor, shape (n_prompts, width)
-        Of any size: penalties are of vectors centred and scaled.
-    loss : function (outputs, battles) -> losses
-        Of each battle.
-    rng : Generator
-        Random generator for the fold split.
-
-    Returns
-    -------
-    weight : tensor, shape (n_outputs, width)
-    constant : tensor, shape (n_outputs,)
-        Outputs are ``vectors @ weight.T + constant``.
+    Penalties, of vectors centred and scaled, are tried from stiff to free, until two in a row do worse. `vectors`:
+    (n_prompts, width); `loss` gives that of each battle. Returned are weight, (n_outputs, width), and constant,
+    (n_outputs,): outputs are ``vectors @ weight.T + constant``.
     """
     n_prompts = len(battles.prompts)
     fold = rng.permutation(np.arange(n_prompts) % min(N_FOLDS, n_prompts))
-    rows = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
-    parts = [(battles.part(learned), battles.part(judged)) for learned, judged in rows]
     centre, scale = vectors.mean(dim=0), vectors.square().mean().sqrt()
     scaled = (vectors - centre).double() / scale
+    parts = []
+    for number in range(fold.max() + 1):
+        learned, judged = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        parts.append((learned, battles.part(learned), judged, battles.part(judged)))
     weights = [torch.zeros(n_outputs, vectors.shape[1], dtype=torch.float64)] * len(parts)
-    best, penalty, n_worse = math.inf, None, 0
-    for tried in (math.inf, *PENALTIES):
-        if tried < math.inf:
-            weights = [
-                fit_head(scaled[learned], n_outputs, lambda out, part=part: loss(out, part).mean(), tried, weight)
-                for (learned, _), (part, _), weight in zip(rows, parts, weights, strict=True)
-            ]
-        folds = zip(rows, parts, weights, strict=True)
-        value = sum(float(loss(scaled[row] @ weight.T, part).sum()) for (_, row), (_, part), weight in folds)
-        n_worse = 0 if value < best else n_worse + 1
+    best, penalty, n_worse = math.inf, math.inf, 0
+    for tried in (math.inf, *PENALTIES):  # infinity: a head of 0
+        value = 0.0
+        for number, (learned, seen, judged, unseen) in enumerate(parts):
+            if tried < math.inf:
+                weights[number] = fit_head(
+                    scaled[learned], n_outputs, lambda out, part=seen: loss(out, part).mean(), tried, weights[number]
+                )
+            value += float(loss(scaled[judged] @ weights[number].T, unseen).sum())
         if value < best:
-            best, penalty = value, tried
-        if n_worse == 2:
+            best, penalty, n_worse = value, tried, 0
+        elif (n_worse := n_worse + 1) == 2:
             break
     weight = torch.zeros_like(weights[0])
     if penalty < math.inf:
@@ -223,25 +176,15 @@ def choose_head(
     return weight, -(weight @ centre.double())
 
 
-# -- the model and its batches ---------------------------------------------------------------------------------------
-
-
 def pad_rows(rows: Sequence[torch.Tensor], left: bool) -> dict[str, torch.Tensor]:
-    """Make one input of a transformer from prompts of different length: token numbers, and a mask over the padding.
+    """Make one input of a transformer from prompts' token numbers, each (T,): (B, T), and a mask over the padding.
 
-    Parameters
-    ----------
-    rows : sequence of int64 tensor, shape (T,)
-    left : bool
-        Pad on the left, so that the last position is the prompt's. Positions are then counted from its beginning.
+    Padded on the left the last position is the prompt's, and positions are counted from the prompt's beginning.
     """
-    tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)  # (B, T)
-    mask = torch.zeros_like(tokens)
-    for number, row in enumerate(rows):
-        place = slice(tokens.shape[1] - len(row), None) if left else slice(len(row))
-        tokens[number, place], mask[number, place] = row, 1
-    positions = {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)} if left else {}
-    return {"attention_mask": mask, "input_ids": tokens, **positions}
+    side = "left" if left else "right"
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
+    inputs = {"attention_mask": mask, "input_ids": pad_sequence(rows, batch_first=True, padding_side=side)}
+    return inputs | ({"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)} if left else {})
 
 
 def batches_to_train(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -282,14 +225,8 @@ def bfloat16_where_faster(device: torch.device | str) -> torch.autocast:
 class RatingModel(nn.Module):
     """A transformer whose vector of a prompt goes through a linear head: one output for each tier.
 
-    Parameters
-    ----------
-    backbone : PreTrainedModel
-    pool : function (states, mask) -> vectors
-        From the last layer's states, (B, T, width) float32, to the prompt's vector, (B, width).
-    head : Linear
-    log_nu : float
-        Of the tie parameter, where training starts; minus infinity, where there are no ties, is not trained.
+    `pool` makes the vectors, (B, width), of the last layer's states, (B, T, width) float32, and the mask. Training
+    starts at `log_nu`; minus infinity, where there are no ties, is not trained.
     """
 
     def __init__(self, backbone: nn.Module, pool: Callable[..., torch.Tensor], head: nn.Linear, log_nu: float) -> None:
@@ -310,46 +247,23 @@ class RatingModel(nn.Module):
             return self.head(vectors)
 
 
-# -- training --------------------------------------------------------------------------------------------------------
-
-
 @dataclass(kw_only=True)
 class TrainingSettings:
-    """How `train_model` trains; both classifiers have these settings.
+    """How `train_model` trains; both classifiers have these settings."""
 
-    Parameters
-    ----------
-    n_epochs : int
-        Times each prompt is seen.
-    batch_size, accumulation : int
-        Prompts in a batch, each with all its battles; batches in a step.
-    learning_rate, head_learning_rate, weight_decay, warmup_share, max_grad_norm : float
-        Of AdamW. Rates rise over the first `warmup_share` of the steps and fall linearly over the rest.
-    validation_share : float
-        Share of the prompts that layers are not trained on; the loss of their battles is the learning curve.
-    early_stopping : bool
-        Keep the step that does best on the validation battles, or the head alone where no step improves on it by more
-        than the standard error of the gain. Otherwise the last step is kept, as RouteLLM does.
-    checkpoint_steps : int
-        Steps between two validations; each leaves a checkpoint.
-    seed : int
-    device : str
-        As torch names it. Where bfloat16 is faster the transformer computes in it.
-    """
-
-    n_epochs: int = 1
-    batch_size: int = 16
-    accumulation: int = 1
-    learning_rate: float = 3e-5
+    n_epochs: int = 1  # times each prompt is seen
+    batch_size: int = 16  # prompts, each with all its battles
+    accumulation: int = 1  # batches in a step
+    learning_rate: float = 3e-5  # of AdamW: rises over the first steps, then falls linearly
     head_learning_rate: float = 1e-4
     weight_decay: float = 0.01
-    warmup_share: float = 0.1
+    warmup_share: float = 0.1  # of the steps
     max_grad_norm: float = 1.0
-    validation_share: float = 0.1
-    early_stopping: bool = True
-    checkpoint_steps: int = 100
+    validation_share: float = 0.1  # of the prompts: layers are not trained on them, their loss is the learning curve
+    early_stopping: bool = True  # keep the best step on the validation battles; False: the last one, as RouteLLM does
+    checkpoint_steps: int = 100  # between two validations; each leaves a checkpoint
     seed: int = 0
-    device: str = "cpu"
+    device: str = "cpu"  # as torch names it; where bfloat16 is faster the transformer computes in it
 
     def __post_init__(self) -> None:
         for name in ("n_epochs", "batch_size", "accumulation", "checkpoint_steps", "learning_rate"):
@@ -359,112 +273,60 @@ class TrainingSettings:
             raise ValueError(f"validation_share is {self.validation_share}; use a value between 0 and 1")
 
 
-def _make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    groups = []
-    for in_head, rate in ((True, settings.head_learning_rate), (False, settings.learning_rate)):
-        for decays in (True, False):  # matrices do; biases and scales do not
-            trained = [
-                parameter
-                for name, parameter in model.named_parameters()
-                if parameter.requires_grad and name.startswith("head.") == in_head and (parameter.ndim > 1) == decays
-            ]
-            groups.append({"params": trained, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0})
-    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
-
-
-@contextmanager
-def _own_random_state() -> Iterator[None]:
-    """Leave the global random generators as they were."""
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-
-
-def _exceeds_error(gains: torch.Tensor, counts: torch.Tensor) -> bool:
-    """Return whether a mean gain over battles is above its standard error, battles of a prompt not being independent.
-
-    Parameters
-    ----------
-    gains, counts : tensor, shape (n_prompts,)
-        Sum over each prompt's battles, and their number.
-    """
-    mean = gains.sum() / counts.sum()
-    error = (gains - mean * counts).square().sum().sqrt() / counts.sum()
-    return bool(mean > error)
-
-
 def train_model(
     model: RatingModel,
     training: Batches,
     validation: Batches,
-    battle_loss: BattleLoss,
+    battle_loss: Callable[[torch.Tensor, torch.Tensor, BattlesByPrompt], torch.Tensor],
     settings: TrainingSettings,
     checkpoints: Path | None = None,
-) -> pd.DataFrame:
-    """Train, in place, those of the model's parameters that require a gradient.
+) -> np.ndarray:
+    """Train, in place, those of the model's parameters that require a gradient; batches are in the order of the steps.
 
-    Every `checkpoint_steps` a checkpoint is left. Called again with the same folder, this goes on from the last one
-    and ends in the weights of a training that was never stopped: first weights, batches and dropout follow from the
-    seed, and a checkpoint holds the state of all of them. Under ``accelerate launch`` each process takes its share of
-    a step's batches.
+    Called again with the same folder of checkpoints (by default a temporary one), this goes on from the last one and
+    ends in the weights of a training that was never stopped: first weights, batches and dropout follow from the seed,
+    and a checkpoint holds the state of all of them. The folder is removed in the end. Under ``accelerate launch`` each
+    process takes its share of a step's batches, and all have to be given one folder.
 
-    With early stopping the step that does best on the validation battles is kept. Where it is not better than the
-    start by more than the standard error of that gain, the start stays: a few hundred battles cannot tell smaller
-    gains from chance, of which the best of several steps has most.
+    With early stopping the step that does best on the validation battles is kept, or the start where the gain is not
+    above its standard error: a few hundred battles cannot tell smaller gains from chance, of which the best of several
+    steps has most.
 
-    Parameters
-    ----------
-    training : Batches
-        In the order of the steps.
-    battle_loss : function (outputs, log_nu, battles) -> losses
-        Loss of each battle.
-    checkpoints : Path, optional
-        Where checkpoints are kept until the training is done; by default in a temporary folder. Several processes have
-        to be given one.
-
-    Returns
-    -------
-    DataFrame
-        step (0: before), training (mean loss since the last validation), validation: nats per battle.
-
-    Raises
-    ------
-    RuntimeError
-        The loss is not finite; the model then has the weights it had before.
-    ValueError
-        `checkpoints` holds those of another training, or another process is training with them.
+    Returned is the learning curve, (n_validations, 3): step (0: before), training (mean loss since the last validation)
+    and validation, in nats per battle. A loss that is not finite raises RuntimeError, and the model has the weights it
+    had before; checkpoints of another training, or another process that trains with them, raise ValueError.
     """
-    if checkpoints is None:
-        with tempfile.TemporaryDirectory(prefix="routing-training-") as temporary:
-            return train_model(model, training, validation, battle_loss, settings, Path(temporary))
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    start = {name: parameter.detach().clone() for name, parameter in trained.items()}
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    start = [parameter.detach().clone() for parameter in trained]
     keeps = False
     with ExitStack() as stack:
-        stack.enter_context(_own_random_state())
-        run = _Run(model, training, validation, battle_loss, settings, checkpoints)
+        folder = checkpoints or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="routing-training-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(torch.random.fork_rng())  # the global random generators stay as they were
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        run = _Run(model, training, validation, battle_loss, settings, folder)
         if run.accelerator.is_main_process:
-            stack.enter_context(lock_folder(checkpoints))
+            stack.enter_context(lock_folder(folder))
         try:
             first, counts = run.validate()
             curve = run.train(first_loss=(first.sum() / counts.sum()).item())
-            keeps = not settings.early_stopping or _exceeds_error(first - run.validate()[0], counts)
+            gains = first - run.validate()[0]
+            gain = gains.sum() / counts.sum()
+            # A prompt's battles are not independent, so the error is that of sums over prompts.
+            error = (gains - gain * counts).square().sum().sqrt() / counts.sum()
+            keeps = not settings.early_stopping or bool(gain > error)
         finally:
             run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # the model's own `forward` again
             if not keeps:
                 with torch.no_grad():
-                    for name, value in start.items():
-                        trained[name].copy_(value)
+                    for parameter, value in zip(trained, start, strict=True):
+                        parameter.copy_(value)
         run.accelerator.wait_for_everyone()
         if run.accelerator.is_main_process:
-            shutil.rmtree(checkpoints)
+            shutil.rmtree(folder)
     model.eval().requires_grad_(False).to("cpu")
-    return pd.DataFrame(curve, columns=["step", "training", "validation"])
+    return np.array(curve)
 
 
 @dataclass
@@ -474,7 +336,7 @@ class _Run:
     model: RatingModel
     training: Batches
     validation: Batches
-    battle_loss: BattleLoss
+    battle_loss: Callable[[torch.Tensor, torch.Tensor, BattlesByPrompt], torch.Tensor]
     settings: TrainingSettings
     folder: Path
 
@@ -486,7 +348,16 @@ class _Run:
         self.n_steps = math.ceil(len(self.training.numbers) / self.step_size)
         self.battles_per_prompt = len(battles.outcome) / len(battles.prompts)
         self.log_nu = self.model.log_nu
-        optimizer = _make_optimizer(self.model, settings)
+        groups = [
+            {
+                "params": [parameter],
+                "lr": settings.head_learning_rate if name.startswith("head.") else settings.learning_rate,
+                "weight_decay": settings.weight_decay if parameter.ndim > 1 else 0.0,  # not of biases and scales
+            }
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        ]
+        optimizer = torch.optim.AdamW(groups, fused=True)
         n_warmup = math.ceil(settings.warmup_share * self.n_steps)
         schedule = get_linear_schedule_with_warmup(optimizer, n_warmup, self.n_steps)
         self.model, self.optimizer, self.schedule = self.accelerator.prepare(self.model, optimizer, schedule)
@@ -494,8 +365,7 @@ class _Run:
 
     def _fingerprint(self) -> str:
         """Identify the training: its first weights, its batches and its settings."""
-        battles = self.training.battles
-        columns = [column.numpy() for column in (battles.prompt, battles.tiers, battles.offset, battles.outcome)]
+        columns = [column.numpy() for column in self.training.battles[1:]]
         weights = [p.detach().cpu().numpy() for p in self.model.parameters() if p.requires_grad]
         digest = hashlib.sha256(repr(self.settings).encode())
         for array in [*columns, *weights, *self.training.numbers]:
@@ -505,17 +375,17 @@ class _Run:
     def train(self, first_loss: float) -> list[tuple[int, float, float]]:
         """Take all steps that no checkpoint holds, end in the step to keep, and return the learning curve."""
         curve, best, losses = [(0, math.nan, first_loss)], 0, []
-        done = max((int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")), default=0)
+        whole = {int(path.parent.name[5:]): path for path in self.folder.glob("step-*/progress.json")}
+        done = max(whole, default=0)
         if done:
-            progress = json.loads((self.folder / f"step-{done}" / "progress.json").read_text(encoding="utf-8"))
+            progress = json.loads(whole[done].read_text(encoding="utf-8"))
             if progress["training"] != self.fingerprint:
                 raise ValueError(f"{self.folder} holds checkpoints of another training; remove it or name another one")
             curve, best = progress["curve"], progress["best"]
-            self.accelerator.load_state(str(self.folder / f"step-{done}"))
+            self.accelerator.load_state(str(whole[done].parent))
         hide = None if self.accelerator.is_main_process else True
-        for number in tqdm(range(done, self.n_steps), "train", self.n_steps, initial=done, disable=hide):
-            losses.append(self.take_step(number))
-            step = number + 1
+        for step in tqdm(range(done + 1, self.n_steps + 1), "train", self.n_steps, initial=done, disable=hide):
+            losses.append(self.take_step(step))
             if step % self.settings.checkpoint_steps == 0 or step == self.n_steps:
                 sums, counts = self.validate()
                 curve.append((step, sum(losses) / len(losses), (sums.sum() / counts.sum()).item()))
@@ -526,13 +396,12 @@ class _Run:
             self.accelerator.load_state(str(self.folder / f"step-{best}"))
         return curve
 
-    def take_step(self, number: int) -> float:
-        """Take one step; return its mean loss, nats per battle."""
-        batches = np.arange(len(self.training.numbers))[number * self.step_size : (number + 1) * self.step_size]
+    def take_step(self, step: int) -> float:
+        """Take one step, counted from 1; return its mean loss, nats per battle."""
+        batches = np.arange(len(self.training.numbers))[(step - 1) * self.step_size : step * self.step_size]
         n_processes = self.accelerator.num_processes  # each has equally many batches; in the last step some come twice
-        own = np.resize(batches, (math.ceil(len(batches) / n_processes), n_processes))[
-            :, self.accelerator.process_index
-        ]
+        shared = np.resize(batches, (math.ceil(len(batches) / n_processes), n_processes))
+        own = shared[:, self.accelerator.process_index]
         total = torch.zeros((), device=self.accelerator.device)
         for place, batch in enumerate(own):
             with nullcontext() if place == len(own) - 1 else self.accelerator.no_sync(self.model):
@@ -541,7 +410,7 @@ class _Run:
                 loss = losses.sum() / (self.battles_per_prompt * len(battles.prompts) * len(own))
                 if not torch.isfinite(loss):
                     raise RuntimeError(
-                        f"the loss is {loss.item()} after {number} steps; lower learning_rate"
+                        f"the loss is {loss.item()} after {step - 1} steps; lower learning_rate"
                         f" ({self.settings.learning_rate}) or head_learning_rate ({self.settings.head_learning_rate})"
                     )
                 self.accelerator.backward(loss)
@@ -572,16 +441,12 @@ class _Run:
         return torch.cat(sums), torch.cat(counts)
 
     def save(self, step: int, best: int, curve: list[tuple[int, float, float]]) -> None:
-        """Leave a whole checkpoint; of the earlier ones only the best stays."""
-        partial = self.folder / "partial"
-        if self.accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)  # of a training that was killed while it wrote
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(partial))
+        """Leave a checkpoint, whole once its progress is written; of the earlier ones only the best stays."""
+        folder = self.folder / f"step-{step}"
+        self.accelerator.save_state(str(folder))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            write_json(partial / "progress.json", {"training": self.fingerprint, "best": best, "curve": curve})
-            partial.rename(self.folder / f"step-{step}")
+            write_json(folder / "progress.json", {"training": self.fingerprint, "best": best, "curve": curve})
             for path in self.folder.glob("step-*"):
                 if path.name not in (f"step-{step}", f"step-{best}"):
                     shutil.rmtree(path)
