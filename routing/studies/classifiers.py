@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from routing.battles import encode_battles
-from routing.data.benchmarks import BenchmarkTable
 from routing.evaluation.calibration import calibration_table
 from routing.evaluation.call_curve import bootstrap_metrics
 from routing.routers.base import BradleyTerryRouter
@@ -19,7 +19,7 @@ from routing.routers.classifier import TRAINED_PARTS, ClassifierRouter
 from routing.studies.cross_validation import Candidate, assign_folds, nested_margin
 from routing.studies.inputs import PAIR, Study, TrainingSets
 from routing.studies.paper import compare_with_paper
-from routing.studies.plotting import ROUTER_STYLES, plot_lines, plot_rows, spell
+from routing.studies.plotting import plot_lines, plot_rows, spell
 from routing.studies.routers import compare_on_held_out
 from routing.studies.training_cache import RatedRouter, Training
 from routing.studies.two_models.pairs import Key, evaluate_margins, pair_quality
@@ -47,16 +47,10 @@ def make_classifier(kind: str, profile: str, seed: int, train: str = "all") -> C
 
 
 def plan_trainings(router: ClassifierRouter, sets: TrainingSets) -> dict[str, Training]:
-    """Plan a training for each of the paper's training sets: on "arena" once, and from there on to the others.
-
-    Nothing is trained before a `Training` is asked for its ratings.
-    """
+    """Plan a training for each of the paper's training sets: on "arena", and from there on to the others."""
     arena = Training(router, sets.battles["arena"])
-    return {
-        name: arena if name == "arena" else Training(router, sets.battles[name], start=arena)
-        for name in TRAINING_DATA
-        if name in sets.battles
-    }
+    others = [name for name in TRAINING_DATA[1:] if name in sets.battles]
+    return {"arena": arena} | {name: Training(router, sets.battles[name], start=arena) for name in others}
 
 
 def rate_benchmarks(kind: str, profile: str, seed: int, study: Study, sets: TrainingSets) -> dict[str, RatedRouter]:
@@ -98,17 +92,13 @@ def compare_training(kind: str, profile: str, seed: int, study: Study, battles: 
     trainings = {part: Training(make_classifier(kind, profile, seed, part), battles) for part in TRAINED_PARTS}
     rated = {part: training.rate(study.held_out["prompt"].tolist()) for part, training in trainings.items()}
     routers = {part: training.fitted for part, training in trainings.items()}
-    cost = pd.DataFrame(
-        {
-            "parameters_trained": {part: int(router.n_trained) for part, router in routers.items()},
-            "training_seconds": {part: ratings.training_seconds for part, ratings in rated.items()},
-        }
-    )
+    rows = [(int(router.n_trained), rated[part].training_seconds) for part, router in routers.items()]
+    cost = pd.DataFrame(rows, index=list(routers), columns=["parameters_trained", "training_seconds"])
     predicted = {part: ratings.battle_probability(study.held_out) for part, ratings in rated.items()}
     losses = compare_on_held_out(study, predicted).join(cost["parameters_trained"], on="name")
     losses["name"] = losses["name"].map(lambda name: name_part(kind, name) if name in PART_NAMES else name)
-    curves = [router.learning_curve.assign(trained=PART_NAMES[part]) for part, router in routers.items()]
-    curve = pd.concat(curves).melt(["step", "trained"], ["training", "validation"], "battles", "loss").dropna()
+    curve = pd.concat([router.learning_curve.assign(trained=PART_NAMES[part]) for part, router in routers.items()])
+    curve = curve.melt(["step", "trained"], ["training", "validation"], "battles", "loss").dropna()
     won = encode_battles(study.held_out).outcome == 0
     leaderboard = BradleyTerryRouter(prior_strength=0.1).fit(study.battles).battle_probability(study.held_out)
     shown = {"bradley_terry": leaderboard, kind: predicted["all"]}
@@ -146,45 +136,33 @@ def plot_training_sets(areas: pd.DataFrame) -> Figure:
     kind = areas["router"].iloc[0]
     rows = areas.rename(columns={"training_data": "name"})
     paper = rows.dropna(subset="paper").drop(columns=["low", "high"])
-    parts = [rows.assign(source=kind), paper.assign(source="paper", estimate=paper["paper"])]
-    shown = pd.concat(parts)[["benchmark", "name", "source", "estimate", "low", "high"]]
-    above = int((areas["low"] > 0.5).sum())
-    title = f"{above} of {len(areas)} have a 95 % CI above random routing"
-    styles = {kind: ROUTER_STYLES[kind], "paper": {"color": "black", "marker": "|", "markersize": 12}}
+    shown = pd.concat([rows.assign(source=kind), paper.assign(source="paper", estimate=paper["paper"])])
+    title = f"{(areas['low'] > 0.5).sum()} of {len(areas)} have a 95 % CI above random routing"
+    styles = {"paper": {"color": "black", "marker": "|", "markersize": 12}}
     label = "APGR (95 % CI; random: 0.5)"
     return plot_rows(shown, label, title, reference=0.5, group="source", panel="benchmark", styles=styles)
 
 
-def cross_validate_heads(table: BenchmarkTable, seed: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
-    """Rate a benchmark's prompts by heads trained on its own labels, in five folds.
-
-    In each fold a head on the vectors of one layer or another, whichever does better within the other folds; its
-    penalty is chosen there too. So nothing is chosen on the prompts it is judged on.
-
-    Returns
-    -------
-    margin : float array, shape (n_prompts,)
-        Of the pair's strong model over the weak one.
-    chosen : list of str
-        The candidate of each fold.
-    """
-    battles = table.battles(*PAIR)
-    prompts = battles["prompt"].to_numpy()
-    candidates = {
-        name: Candidate(lambda seen=seen: BertRouter(train="head", n_tiers=None, seed=seed, **seen), prompts)
-        for name, seen in GOLD_HEADS.items()
-    }
-    return nested_margin(candidates, battles, assign_folds(prompts, 5, rng), *PAIR, rng, n_inner_folds=3)
-
-
 def evaluate_gold_heads(study: Study, seed: int, n_resamples: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Return `bootstrap_metrics` of `cross_validate_heads` on each benchmark with at least 100 labels."""
+    """Return `bootstrap_metrics` of heads trained on a benchmark's own labels, on each with at least 100 labels.
+
+    In each of five folds it is the head, of those on one layer or another, that does best within the other folds, so
+    that nothing is chosen on the prompts it is judged on. Column chosen has the layer that most folds chose.
+    """
     parts = []
     for benchmark, table in study.benchmarks.items():
-        if len(table.prompts) >= FEWEST_GOLD_LABELS:
-            margin, chosen = cross_validate_heads(table, seed, rng)
-            metrics = bootstrap_metrics({"bert": margin}, *pair_quality(table), n_resamples, rng)
-            parts.append(metrics.assign(benchmark=benchmark, chosen=max(chosen, key=chosen.count)))
+        if len(table.prompts) < FEWEST_GOLD_LABELS:
+            continue
+        battles = table.battles(*PAIR)
+        prompts = battles["prompt"].to_numpy()
+        candidates = {
+            name: Candidate(partial(BertRouter, train="head", n_tiers=None, seed=seed, **layers), prompts)
+            for name, layers in GOLD_HEADS.items()
+        }
+        folds = assign_folds(prompts, 5, rng)
+        margin, chosen = nested_margin(candidates, battles, folds, *PAIR, rng, n_inner_folds=3)
+        metrics = bootstrap_metrics({"bert": margin}, *pair_quality(table), n_resamples, rng)
+        parts.append(metrics.assign(benchmark=benchmark, chosen=max(chosen, key=chosen.count)))
     return pd.concat(parts, ignore_index=True)
 
 

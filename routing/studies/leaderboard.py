@@ -19,11 +19,8 @@ from routing.ratings.ties import outcome_probability
 from routing.studies.inputs import PAIR
 from routing.studies.plotting import plot_heatmaps, plot_lines, plot_points, plot_rows, spell
 
-SIZES = {  # bootstrap refits; random orders of rows; of so many of the votes
-    "smoke": (20, 2, 300_000),
-    "quick": (1000, 5, 1_670_250),
-    "full": (1000, 10, 1_670_250),
-}
+# bootstrap refits; random orders of rows; of so many of the votes
+SIZES = {"smoke": (20, 2, 300_000), "quick": (1000, 5, 1_670_250), "full": (1000, 10, 1_670_250)}
 PUBLISHED = (1_799_991, 1_670_250)  # rows of clean_battle_20240814_public.json, and those left after deduplication
 GAPS_ELO = [0, 25, 50, 75, 100, 150, 200, 250, 300, 400, np.inf]
 METHODS = {
@@ -38,20 +35,13 @@ def online_elo(battles: pd.DataFrame, step_elo: float = 4.0, start_elo: float = 
     After each battle both ratings move by ``step_elo * (score - expected score)``, in opposite directions; a tie scores
     one half. The defaults are those of the Chatbot Arena notebook [Chiang24]. Raises as `encode_battles`.
     """
-    models, *columns = encode_battles(battles)
-    rating_elo = _update_elo([start_elo] * len(models), *columns, step_elo)
-    return pd.Series(rating_elo, index=pd.Index(models, name="model"), name="rating_elo")
-
-
-def _update_elo(
-    rating_elo: list[float], model_a: np.ndarray, model_b: np.ndarray, outcome: np.ndarray, step_elo: float = 4.0
-) -> list[float]:
+    models, model_a, model_b, outcome = encode_battles(battles)
+    elo = [start_elo] * len(models)
     for a, b, score in zip(model_a.tolist(), model_b.tolist(), (1 - outcome / 2).tolist(), strict=True):
-        expected = 1 / (1 + 10 ** ((rating_elo[b] - rating_elo[a]) / 400))
-        change = step_elo * (score - expected)
-        rating_elo[a] += change
-        rating_elo[b] -= change
-    return rating_elo
+        change = step_elo * (score - 1 / (1 + 10 ** ((elo[b] - elo[a]) / 400)))
+        elo[a] += change
+        elo[b] -= change
+    return pd.Series(elo, index=pd.Index(models, name="model"), name="rating_elo")
 
 
 def check_published_votes(counts: PairCounts) -> str:
@@ -65,11 +55,8 @@ def check_published_votes(counts: PairCounts) -> str:
         return "clean_battle_20240814_public.json is not on this machine; the packaged counts are used as they are"
     votes = read_clean_battles(path)
     rows, found = (len(json.loads(path.read_bytes())), len(votes)), count_pairs(votes)
-    order = [found.models.index(model) if model in found.models else 0 for model in counts.models]
-    same = [
-        np.array_equal(getattr(found, name)[np.ix_(order, order)], getattr(counts, name)) for name in ("wins", "ties")
-    ]
-    if rows != PUBLISHED or not all(same):
+    same = np.array_equal(found.wins, counts.wins) and np.array_equal(found.ties, counts.ties)
+    if rows != PUBLISHED or found.models != counts.models or not same:
         raise ValueError(f"{path} has {rows} rows and counted votes, expected {PUBLISHED}, or other pair counts")
     return f"{rows[0]:,} votes in {path.name}, {rows[1]:,} after deduplication; pair counts equal the packaged ones"
 
@@ -101,8 +88,7 @@ def compare_win_shares(counts: PairCounts, fit: BradleyTerryFit) -> pd.DataFrame
     predicted = expit(np.subtract.outer(fit.ratings.to_numpy(), fit.ratings.to_numpy()))
     matrices = {"battles": counts.battles, "observed": share, "predicted": predicted}
     pairs = pd.MultiIndex.from_product([fit.ratings.index[order]] * 2, names=["model_a", "model_b"])
-    table = pd.DataFrame({name: values[np.ix_(order, order)].ravel() for name, values in matrices.items()}, pairs)
-    return table.reset_index()
+    return pd.DataFrame({name: m[np.ix_(order, order)].ravel() for name, m in matrices.items()}, pairs).reset_index()
 
 
 def select_busiest(pairs: pd.DataFrame, n_models: int = 25) -> pd.DataFrame:
@@ -118,15 +104,15 @@ def _matrix(pairs: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def plot_battle_counts(pairs: pd.DataFrame) -> Figure:
     """Draw how often each pair met."""
-    matrix = _matrix(pairs, "battles")
-    return plot_heatmaps({"": matrix}, "battles", f"Even the {len(matrix)} busiest models met unevenly", cmap="viridis")
+    title = f"Even the {pairs['model_a'].nunique()} busiest models met unevenly"
+    return plot_heatmaps({"": _matrix(pairs, "battles")}, "battles", title, cmap="viridis")
 
 
 def plot_win_shares(pairs: pd.DataFrame) -> Figure:
     """Draw observed and predicted win shares of the row's model."""
     matrices = {name: _matrix(pairs, name) for name in ("observed", "predicted")}
-    scale = {"cmap": "RdBu", "vmin": 0.1, "vmax": 0.9}
-    return plot_heatmaps(matrices, "win share", "One rating per model reproduces the win shares of all pairs", **scale)
+    title = "One rating per model reproduces the win shares of all pairs"
+    return plot_heatmaps(matrices, "win share", title, cmap="RdBu", vmin=0.1, vmax=0.9)
 
 
 def ties_by_gap(counts: PairCounts, fits: Mapping[str, BradleyTerryFit]) -> pd.DataFrame:
@@ -153,11 +139,8 @@ def plot_ties(table: pd.DataFrame, fits: Mapping[str, BradleyTerryFit]) -> Figur
     """Draw the shares of `ties_by_gap`."""
     best = max(fits, key=lambda name: fits[name].log_likelihood)
     title = f"Ties get rarer as models differ; the {spell(best)} model predicts them best"
-    labels, styles = (
-        ("rating gap (Elo points)", "share of ties"),
-        {"observed": {"color": "black", "marker": "o", "linestyle": "none"}},
-    )
-    shown = table.replace({"ties": {"drop": "constant share"}})
+    styles = {"observed": {"color": "black", "marker": "o", "linestyle": "none"}}
+    shown, labels = table.replace({"ties": {"drop": "constant share"}}), ("rating gap (Elo points)", "share of ties")
     return plot_lines(shown, "gap_elo", "share", labels, title, by="ties", styles=styles)
 
 
@@ -181,21 +164,21 @@ def compare_orders(votes: pd.DataFrame, ranked: pd.DataFrame, n_orders: int, rng
 
     Columns are name, method, estimate, low, high. Online Elo has the mean of `ranked`, as `rank_models`.
     """
-    (likelihood, online), (models, *columns) = METHODS, encode_battles(votes)
-    parts = [ranked.rename(columns={"rating_elo": "estimate"}).assign(method=likelihood)]
+    likelihood, online = METHODS
+    parts = [ranked.assign(method=likelihood)]
     for _ in range(n_orders):
-        order = rng.permutation(len(votes))
-        elo = pd.Series(_update_elo([ranked["rating_elo"].mean()] * len(models), *(c[order] for c in columns)), models)
-        parts.append(elo.to_frame("estimate").assign(method=online))
-    return pd.concat(parts).rename_axis("name").reset_index()[["name", "method", "estimate", "low", "high"]]
+        elo = online_elo(votes.iloc[rng.permutation(len(votes))], start_elo=ranked["rating_elo"].mean())
+        parts.append(elo.to_frame().assign(method=online))
+    table = pd.concat(parts).rename_axis("name").rename(columns={"rating_elo": "estimate"})
+    return table.reset_index()[["name", "method", "estimate", "low", "high"]]
 
 
-def plot_orders(table: pd.DataFrame, n_models: int = 15) -> Figure:
-    """Draw some of the models of `compare_orders`, from the strongest to the weakest."""
+def plot_orders(table: pd.DataFrame) -> Figure:
+    """Draw about 15 of the models of `compare_orders`, from the strongest to the weakest."""
     online = table[table["low"].isna()].groupby("name")["estimate"]
     title = f"The order of rows alone moves online Elo by {(online.max() - online.min()).median():.0f} points"
     names = table["name"].unique()
-    shown = table[table["name"].isin(names[:: max(1, len(names) // n_models)])].assign(text="")
+    shown = table[table["name"].isin(names[:: max(1, len(names) // 15)])].assign(text="")
     return plot_rows(shown, "rating (Elo points, 95 %)", title, group="method", styles=METHODS)
 
 
@@ -204,7 +187,6 @@ def plot_tiers(table: pd.DataFrame) -> Figure:
     tiers = table.reset_index().groupby("tier")
     shown = tiers["rating_elo"].agg(estimate="mean", low="min", high="max")
     shown["text"] = [f"{len(part)} models, best {part['model'].iloc[0]}" for _, part in tiers]
+    shown["name"] = [f"tier {tier}" for tier in shown.index]
     title = "Ten tiers: " + " and ".join(f"{model} in tier {table['tier'][model]}" for model in PAIR)
-    return plot_rows(
-        shown.assign(name=[f"tier {tier}" for tier in shown.index]), "rating (Elo points): mean and range", title
-    )
+    return plot_rows(shown, "rating (Elo points): mean and range", title)

@@ -1,13 +1,9 @@
 """Draw every figure from a few primitives in one style, and save each PNG with a CSV of the numbers it shows.
 
-Call `set_style` once per notebook. A router has the same colour, marker and line in every figure, so that none is
-recognised by colour alone. Each primitive takes a table and returns a figure whose ``axes`` are its panels in order.
-Options that several share:
-
-group, by : column that tells marks of a row, or lines, apart
-panel : column with one panel per value
-styles : colour, marker and linestyle by value of `group` or `by`; by default those of the router, or by position
-reference : value at which a grey line is drawn; or names and values, one line each, named in the legend
+Call `set_style` once per notebook. Each primitive takes a table and returns a figure whose ``axes`` are its panels in
+order. Columns `group` and `by` tell marks of a row, or lines, apart, and `panel` has one panel per value; `styles` are
+colour, marker and linestyle by value of `group` or `by`, by default those of the router, or by position; `reference`
+is the value of a grey line, or names and values of several for the legend.
 """
 
 from __future__ import annotations
@@ -35,12 +31,10 @@ from routing.runner.provenance import check_data_kind
 DPI = 150
 CHARACTERS_PER_INCH = 12  # of a title at 11 points
 DATA_LABEL = "routing-data-label"
-LABEL_HEIGHT = 12.0  # points that a label at a line's end takes
-SMALLEST_RANGE = 1e-8  # an axis that spans less shows rounding errors; it is widened
 
 Style = Mapping[str, object]
 Reference = float | Mapping[str, float] | None
-# seaborn's "colorblind" palette, with black and grey for the two baselines that frame every comparison
+# seaborn's "colorblind" palette, with black and grey for two baselines; no router is told by its colour alone
 ROUTER_STYLES: dict[str, Style] = {
     "random": {"color": "#949494", "marker": "x", "linestyle": ":"},
     "bradley_terry": {"color": "#56b4e9", "marker": "o", "linestyle": (0, (10, 3))},
@@ -76,24 +70,6 @@ def spell(name: object) -> str:
     return SPELLED.get(str(name), str(name).replace("_", " "))
 
 
-def set_title(figure: Figure, title: str) -> None:
-    """Set a sentence as title, from the figure's left edge, broken into lines that its width holds."""
-    lines = textwrap.fill(title, int(figure.get_figwidth() * CHARACTERS_PER_INCH))
-    figure.suptitle(lines, x=0.01, ha="left", fontsize=11)
-
-
-def add_legend(figure: Figure) -> None:
-    """Put one legend of all labelled artists below the axes, in as many columns as the figure's width holds."""
-    entries: dict[str, object] = {}
-    for axis in figure.axes:
-        handles, labels = axis.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    if entries:
-        columns = int(figure.get_figwidth() / (0.65 + 0.08 * max(map(len, entries))))  # inches: a handle, a character
-        place = {"loc": "outside lower center", "borderaxespad": 1.4}  # above what `save_figure` writes in the corner
-        figure.legend(entries.values(), entries.keys(), ncols=max(1, min(columns, len(entries))), **place)
-
-
 def label_line_ends(axis: Axes, ends: Sequence[tuple[float, float, str, object]]) -> None:
     """Write a text right of the last point of each line, in its colour; texts that would touch are moved apart.
 
@@ -104,7 +80,7 @@ def label_line_ends(axis: Axes, ends: Sequence[tuple[float, float, str, object]]
     order = np.argsort(points, kind="stable")
     heights = points[order]
     for _ in range(100):  # each pass moves two that are too close by half of what they lack
-        lack = np.maximum(LABEL_HEIGHT - np.diff(heights), 0) / 2
+        lack = np.maximum(12.0 - np.diff(heights), 0) / 2  # points that a label takes
         heights = heights - np.append(lack, 0) + np.append(0, lack)
     for height, number in zip(heights, order, strict=True):
         x, y, text, color = ends[number]
@@ -113,6 +89,7 @@ def label_line_ends(axis: Axes, ends: Sequence[tuple[float, float, str, object]]
 
 
 def _choose_styles(names: Iterable[object], styles: Mapping[str, Style] | None) -> dict[object, Style]:
+    """Return the style of each distinct name, in order."""
     known, dashes = {**ROUTER_STYLES, **(styles or {})}, ["-", "--", "-.", ":"]
     by_position = [{"color": f"C{n}", "marker": "osD^vP*"[n % 7], "linestyle": dashes[n % 4]} for n in range(10)]
     return {name: known.get(name, by_position[n % 10]) for n, name in enumerate(dict.fromkeys(names))}
@@ -121,7 +98,7 @@ def _choose_styles(names: Iterable[object], styles: Mapping[str, Style] | None) 
 def _split_panels(
     table: pd.DataFrame, panel: str | None, size: tuple[float, float], margin: tuple[float, float], **sharing: object
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure, and axes and rows of each panel: in one line up to four, else three per line."""
+    """Return a figure, and axes and rows of each panel: in one line up to four, else three per line."""
     parts = [("", table)] if panel is None else list(table.groupby(panel, sort=False))
     columns = len(parts) if len(parts) <= 4 else 3
     lines = -(-len(parts) // columns)
@@ -129,9 +106,9 @@ def _split_panels(
     figure, axes = plt.subplots(lines, columns, figsize=figsize, squeeze=False, **sharing)
     for axis in axes.flat[len(parts) :]:
         axis.remove()
-    for axis, (name, _) in zip(axes.flat, parts, strict=False):
+    for axis, (name, _) in zip(figure.axes, parts, strict=True):
         axis.set_title(textwrap.fill(spell(name), int(size[0] * CHARACTERS_PER_INCH)))
-    return figure, [(axis, part) for axis, (_, part) in zip(axes.flat, parts, strict=False)]
+    return figure, [(axis, part) for axis, (_, part) in zip(figure.axes, parts, strict=True)]
 
 
 def _draw_reference(draw_line: Callable[..., object], reference: Reference) -> None:
@@ -143,13 +120,20 @@ def _draw_reference(draw_line: Callable[..., object], reference: Reference) -> N
 
 
 def _finish(figure: Figure, title: str) -> Figure:
-    """Set title and legend; an axis that spans no more than rounding errors is widened."""
+    """Set the title and one legend below the axes; an axis that spans no more than rounding errors is widened."""
+    entries: dict[str, object] = {}
     for axis in figure.axes:
         for get, put in ((axis.get_xlim, axis.set_xlim), (axis.get_ylim, axis.set_ylim)):
-            if np.ptp(get()) < SMALLEST_RANGE:
+            if np.ptp(get()) < 1e-8:
                 put(np.mean(get()) - 0.01, np.mean(get()) + 0.01)
-    add_legend(figure)
-    set_title(figure, title)
+        handles, labels = axis.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if entries:
+        columns = int(figure.get_figwidth() / (0.65 + 0.08 * max(map(len, entries))))  # inches: a handle, a character
+        place = {"loc": "outside lower center", "borderaxespad": 1.4}  # above what `save_figure` writes in the corner
+        figure.legend(entries.values(), entries.keys(), ncols=max(1, min(columns, len(entries))), **place)
+    lines = textwrap.fill(title, int(figure.get_figwidth() * CHARACTERS_PER_INCH))
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=11)
     return figure
 
 
@@ -164,14 +148,11 @@ def plot_rows(
 ) -> Figure:  # fmt: skip
     """Draw one row per name, from top to bottom: estimate, interval, and the value right of it.
 
-    The table has name, estimate, low and high; a column ``text`` is written in the place of the value. Without
-    `group`, `styles` are by name.
+    The table has name, estimate, low and high; a column ``text`` is written in the place of the value.
     """
-    names, groups = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table[group])) if group else [None]
-    plain = dict.fromkeys(names, {"color": "C0", "marker": "o"})
-    marks = _choose_styles(groups, styles) if group else {**plain, **(styles or {})}
-    shifts = dict(zip(groups, np.linspace(0.25, -0.25, len(groups)) if len(groups) > 1 else [0.0], strict=True))
-    height = max(0.36, 0.21 * len(groups)) * len(names) + 0.3
+    names, marks = list(dict.fromkeys(table["name"])), _choose_styles(table[group] if group else [None], styles)
+    shifts = dict(zip(marks, np.linspace(0.25, -0.25, len(marks)) if len(marks) > 1 else [0.0], strict=True))
+    height = max(0.36, 0.21 * len(marks)) * len(names) + 0.3
     figure, panels = _split_panels(table, panel, (3.4 if panel else 6, height), (2, 1.1), sharey=True)
     for axis, part in panels:
         axis.set(xlabel=label, xscale="log" if log_x else "linear")
@@ -179,10 +160,9 @@ def plot_rows(
         _draw_reference(axis.axvline, reference)
         for row in part.to_dict("records"):
             kind, x, high = row[group] if group else None, row["estimate"], row.get("high", np.nan)
-            style = {**marks[kind if group else row["name"]], "linestyle": ""}
             y = shifts[kind] - names.index(row["name"])
-            axis.plot([row.get("low", np.nan), high], [y, y], color=style["color"])
-            axis.plot(x, y, label=spell(kind) if group else None, zorder=3, **style)
+            axis.plot([row.get("low", np.nan), high], [y, y], color=marks[kind]["color"])
+            axis.plot(x, y, label=spell(kind) if group else None, zorder=3, **{**marks[kind], "linestyle": ""})
             text = row.get("text", "" if np.isnan(x) else write_number(x))
             end = float(np.nan_to_num(np.fmax(x, high)))
             axis.annotate(text, (end, y), (6, 0), textcoords="offset points", va="center", fontsize=8)
@@ -243,29 +223,29 @@ def plot_heatmaps(matrices: Mapping[str, pd.DataFrame], label: str, title: str, 
     return _finish(figure, title)
 
 
-def plot_bars(table: pd.DataFrame, label: str, title: str, *, by: str | None = None) -> Figure:
+def plot_bars(table: pd.DataFrame, label: str, title: str, *, by: str) -> Figure:
     """Draw one horizontal bar per name, in parts by `by`, each with its value where it is wide enough.
 
     The table has name and estimate; low and high, where it has them, are drawn for the first part.
     """
-    names, parts = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table[by])) if by else [None]
+    names, parts = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table[by]))
     figure, axis = plt.subplots(figsize=(8.5, 0.42 * len(names) + 1.7))
     left, place = np.zeros(len(names)), -np.arange(len(names))
     enough = 0.03 * table.groupby("name")["estimate"].sum().max()
     colors = sns.color_palette("colorblind" if len(parts) <= 10 else "cividis", len(parts))
     for part, color in zip(parts, colors, strict=True):
-        chosen = (table[table[by] == part] if by else table).set_index("name").reindex(names)
+        chosen = table[table[by] == part].set_index("name").reindex(names)
         width = chosen["estimate"].fillna(0).to_numpy()
-        bars = axis.barh(place, width, left=left, color=color, edgecolor="white", label=spell(part) if by else None)
-        texts = [write_number(value) if value >= enough or not by else "" for value in width]
-        inside = {"label_type": "center", "color": "white" if np.mean(color) < 0.45 else "black"}
-        axis.bar_label(bars, texts, fontsize=8, **inside if by else {"padding": 3})
+        bars = axis.barh(place, width, left=left, color=color, edgecolor="white", label=spell(part))
+        texts = [write_number(value) if value >= enough else "" for value in width]
+        contrast = "white" if np.mean(color) < 0.45 else "black"
+        axis.bar_label(bars, texts, fontsize=8, label_type="center", color=contrast)
         if "low" in chosen and part == parts[0]:
             axis.hlines(place - 0.3, chosen["low"], chosen["high"], color="black", linewidth=1.2)
         left = left + width
     axis.set_yticks(place, [spell(name) for name in names])
     axis.set(xlabel=label)
-    axis.margins(x=0 if by else 0.1, y=0.02)
+    axis.margins(x=0, y=0.02)
     return _finish(figure, title)
 
 
@@ -307,35 +287,11 @@ def plot_points(
     return figure
 
 
-def plot_calibration(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Draw predicted against observed frequency of each router; the tables are those of `calibration_table`."""
-    table = pd.concat(tables, names=["router", ""]).reset_index("router")
-    table = table.rename(columns={"observed_low": "low", "observed_high": "high"})
-    labels = ("predicted probability that model a wins", "observed share (95 %)")
-    figure = plot_lines(table, "predicted", "observed", labels, title, by="router")
-    figure.axes[0].plot([0, 1], [0, 1], color="0.7", zorder=0)
-    return figure
-
-
-def _label_data(figure: Figure, data: str) -> None:
-    """Write ``data: ...`` into the bottom right corner, below all axes; once, however often a figure is saved."""
-    for text in list(figure.texts):
-        if text.get_gid() == DATA_LABEL:
-            text.remove()
-    place = {"ha": "right", "va": "bottom", "fontsize": 7, "color": "0.35"}
-    figure.text(0.995, 0.005, f"data: {data}", gid=DATA_LABEL, **place)
-    engine = figure.get_layout_engine()
-    if isinstance(engine, ConstrainedLayoutEngine):
-        label_height = 0.15 / figure.get_figheight()  # 0.15 inches: one line of 7 points and some air
-        engine.set(rect=(0, label_height, 1, 1 - label_height))
-
-
 def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, data: str) -> None:
-    """Write ``<name>.png`` and, beside it, ``<name>.csv`` with the numbers the figure shows.
+    """Write ``<name>.png`` and ``<name>.csv``, the table that is plotted; the same input gives the same bytes.
 
-    The table is exactly what is plotted; floats are written with 10 significant digits. A named index is written as the
-    first columns; an unnamed one is left out. `data`, "real" or "simulated", is what the figure says in its corner. The
-    same figure and table give the same bytes.
+    Floats have 10 significant digits. A named index becomes the first columns; an unnamed one is left out. `data`,
+    "real" or "simulated", is written in the figure's corner.
 
     Raises a ValueError for a name with other characters than letters, digits, "_" and "-", an empty table, an unnamed
     index of labels (which the CSV would lose), or another kind of data.
@@ -347,9 +303,16 @@ def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, da
     named = all(level is not None for level in table.index.names)
     if not named and not pd.api.types.is_integer_dtype(table.index.dtype):
         raise ValueError(f"figure {name}: the table's index has labels but no name; name it or call reset_index")
-    _label_data(figure, check_data_kind(data))
+    data = check_data_kind(data)
+    for label in figure.findobj(lambda artist: artist.get_gid() == DATA_LABEL):  # of an earlier call
+        label.remove()
+    place = {"ha": "right", "va": "bottom", "fontsize": 7, "color": "0.35"}
+    figure.text(0.995, 0.005, f"data: {data}", gid=DATA_LABEL, **place)
+    if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
+        label_height = 0.15 / figure.get_figheight()  # 0.15 inches: one line of 7 points and some air
+        engine.set(rect=(0, label_height, 1, 1 - label_height))
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    path = folder / f"{name}.png"
-    write_atomically(path, png.getvalue())
-    write_atomically(path.with_suffix(".csv"), table.to_csv(index=named, float_format="%.10g", lineterminator="\n"))
+    write_atomically(folder / f"{name}.png", png.getvalue())
+    csv = table.to_csv(index=named, float_format="%.10g", lineterminator="\n")
+    write_atomically(folder / f"{name}.csv", csv)

@@ -16,7 +16,6 @@ from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS
 from routing.routers.base import BradleyTerryRouter
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
-from routing.studies import plotting
 from routing.studies.inputs import Study
 from routing.studies.plotting import plot_lines, plot_points, plot_rows
 
@@ -184,7 +183,13 @@ def plot_model_map(table: pd.DataFrame) -> Figure:
     return plot_points(table, "first", "second", labels, title, name="model", color=color)
 
 
-def plot_calibration(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Draw the `calibration_table` of each router, by its name in `ROUTER_STYLES`."""
-    inside = [table["predicted"].between(table["observed_low"], table["observed_high"]) for table in tables.values()]
-    return plotting.plot_calibration(tables, f"{pd.concat(inside).mean():.0%} of the bins agree with what was observed")
+def plot_calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw predicted against observed frequency: the `calibration_table` of each router, by name in `ROUTER_STYLES`."""
+    table = pd.concat(tables, names=["router", ""]).reset_index("router")
+    table = table.rename(columns={"observed_low": "low", "observed_high": "high"})
+    agree = table["predicted"].between(table["low"], table["high"]).mean()
+    labels = ("predicted probability that model a wins", "observed share (95 %)")
+    title = f"{agree:.0%} of the bins agree with what was observed"
+    figure = plot_lines(table, "predicted", "observed", labels, title, by="router")
+    figure.axes[0].plot([0, 1], [0, 1], color="0.7", zorder=0)
+    return figure

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from routing.studies import routers
 from routing.studies.plotting import (
     DATA_LABEL,
     ROUTER_STYLES,
     label_line_ends,
     plot_bars,
-    plot_calibration,
     plot_heatmaps,
     plot_lines,
     plot_points,
@@ -186,7 +186,7 @@ def test_heat_maps_share_a_scale_and_calibration_its_styles():
     figure = plot_heatmaps(matrices, "value", "A title", vmin=0, vmax=9)
     assert [axis.collections[0].get_clim() for axis in figure.axes[:2]] == [(0, 9), (0, 9)]
     table = pd.DataFrame({"predicted": [0.2, 0.8], "observed": [0.3, 0.7], "observed_low": 0.1, "observed_high": 0.9})
-    (axis,) = plot_calibration({"bert": table, "random": table}, "A title").axes
+    (axis,) = routers.plot_calibration({"bert": table, "random": table}).axes
     assert [line.get_color() for line in axis.lines[:2]] == [
         ROUTER_STYLES[name]["color"] for name in ("bert", "random")
     ]

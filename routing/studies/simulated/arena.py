@@ -1,12 +1,8 @@
 """Simulate an arena: prompts, votes and benchmark scores of real models, with a truth that is known.
 
-It serves where prompts with many votes are wanted and none may be published. The models and their mean ratings are
-the real ones, from the Arena votes; what a prompt does to them is drawn from a seed:
-
-    rating of m on q = slope(difficulty of q) * (mean rating of m + offset(m, topic of q))
-
-The slopes average to 1 over the difficulties and the offsets to 0 over the topics, so a model's rating averages to
-its real one. A vote follows Davidson's model [Davidson70] with the tie parameter of the real votes.
+Models, their mean ratings and the tie parameter of Davidson's model [Davidson70] are those of the Arena votes; what a
+prompt does to them is drawn from a seed: ``slope(difficulty) * (mean rating of the model + offset(model, topic))``,
+with slopes of mean 1 over the difficulties and offsets of mean 0 over the topics.
 """
 
 from __future__ import annotations
@@ -48,49 +44,27 @@ SLOPES = np.array([0.4, 1.0, 1.6])  # by difficulty; mean 1. The harder the prom
 BENCHMARK_SKILL = 0.6  # log-odds of a right answer per log-odds of rating
 BENCHMARK_EASE = np.array([2.0, 1.0, 0.0])  # log-odds that a model of rating 0 is right, by difficulty
 OUTPUT_SPREAD = 0.6  # standard deviation of its logarithm
-_FIT_DECIMALS = 9
 
 
 @dataclass(frozen=True, eq=False)
 class SimulatedArena:
-    """Models whose ratings on every prompt are known.
+    """Models whose ratings on every prompt are known. Prompts are tables with columns prompt, topic and difficulty.
 
-    Attributes
-    ----------
-    models : tuple of str
-        In alphabetical order, as everything fitted to battles has them.
-    topics : tuple of str
-    mean_ratings : float array, shape (n_models,)
-        Log-odds, mean 0.
-    topic_offsets : float array, shape (n_models, n_topics)
-        Log-odds, each row of mean 0.
-    nu : float
-        nu of Davidson's model.
+    Methods raise a ValueError for a column that is missing, and for a topic, difficulty or model that is not known.
     """
 
-    models: tuple[str, ...]
+    models: tuple[str, ...]  # in alphabetical order, as everything fitted to battles has them
     topics: tuple[str, ...]
-    mean_ratings: np.ndarray
-    topic_offsets: np.ndarray
-    nu: float
+    mean_ratings: np.ndarray  # (n_models,), log-odds of mean 0
+    topic_offsets: np.ndarray  # (n_models, n_topics), log-odds, each row of mean 0
+    nu: float  # of Davidson's model
 
     def sample_prompts(self, n_prompts: int, rng: np.random.Generator) -> pd.DataFrame:
-        """Draw distinct prompts, as `draw_prompts`: columns ``prompt``, ``topic``, ``difficulty``."""
+        """Draw distinct prompts, as `draw_prompts`."""
         return draw_prompts(n_prompts, rng)
 
     def ratings(self, prompts: pd.DataFrame) -> np.ndarray:
-        """Return the true ratings, float array of shape (n_prompts, n_models), log-odds.
-
-        Parameters
-        ----------
-        prompts : DataFrame
-            Columns ``topic`` and ``difficulty``.
-
-        Raises
-        ------
-        ValueError
-            A column that is missing, or a topic or difficulty the arena does not know; the message names the row.
-        """
+        """Return the true ratings, float array of shape (n_prompts, n_models), log-odds."""
         topic = _encode(prompts, "topic", self.topics)
         slope = SLOPES[_encode(prompts, "difficulty", DIFFICULTIES)]
         return slope[:, None] * (self.mean_ratings + self.topic_offsets.T[topic])
@@ -104,46 +78,23 @@ class SimulatedArena:
     ) -> np.ndarray:
         """Return the true P(a wins), P(tie), P(b wins), shape (n_prompts, 3), when a's answer is shown first.
 
-        Parameters
-        ----------
-        model_a, model_b : str or sequence of n_prompts str
-        first_answer_bias : float
-            Log-odds added to the rating of the model shown first.
-
-        Raises
-        ------
-        ValueError
-            As `ratings`; a model that is not in the arena, or not one per prompt.
+        Models are one for all prompts, or one for each; the bias is log-odds added to the rating of the first.
         """
         theta = self.ratings(prompts)  # (n_prompts, n_models)
-        n_prompts = len(theta)
-        first, second = self._positions(model_a, n_prompts), self._positions(model_b, n_prompts)
-        delta = theta[np.arange(n_prompts), first] - theta[np.arange(n_prompts), second]
-        return outcome_probability(delta + first_answer_bias, "davidson", self.nu)
+        rating_a, rating_b = (
+            theta[np.arange(len(theta)), self._positions(model, len(theta))] for model in (model_a, model_b)
+        )
+        return outcome_probability(rating_a - rating_b + first_answer_bias, "davidson", self.nu)
 
     def sample_battles(
         self, prompts: pd.DataFrame, n_battles: int, rng: np.random.Generator, first_answer_bias: float = 0.0
     ) -> pd.DataFrame:
         """Draw a battle table: every prompt equally often (give or take one), all pairs and both orders equally likely.
 
-        The model shown first is model_a, as everywhere.
-
-        Parameters
-        ----------
-        prompts : DataFrame
-            Columns ``prompt``, ``topic`` and ``difficulty``.
-        first_answer_bias : float
-            As `outcome_probability`.
-
-        Raises
-        ------
-        ValueError
-            As `ratings`; no prompts, or fewer than one battle.
+        The model shown first is model_a. Raises a ValueError for no prompts or battles too.
         """
         if len(prompts) == 0 or n_battles < 1:
-            raise ValueError(
-                f"cannot sample {n_battles} battles over {len(prompts)} prompts; both have to be 1 or more"
-            )
+            raise ValueError(f"cannot sample {n_battles} battles over {len(prompts)} prompts; both are 1 or more")
         asked = prompts.iloc[np.resize(rng.permutation(len(prompts)), n_battles)]
         n_models = len(self.models)
         first = rng.integers(n_models, size=n_battles)
@@ -151,14 +102,8 @@ class SimulatedArena:
         names = np.array(self.models, dtype=object)
         probability = self.outcome_probability(asked, names[first], names[second], first_answer_bias)
         outcome = (rng.random(n_battles)[:, None] > probability.cumsum(axis=1)[:, :2]).sum(axis=1)
-        return pd.DataFrame(
-            {
-                "prompt": asked["prompt"].to_numpy(),
-                "model_a": names[first],
-                "model_b": names[second],
-                "winner": np.array(WINNERS, dtype=object)[outcome],
-            }
-        )
+        battles = {"prompt": asked["prompt"].to_numpy(), "model_a": names[first], "model_b": names[second]}
+        return pd.DataFrame({**battles, "winner": np.array(WINNERS, dtype=object)[outcome]})
 
     def sample_benchmark(self, prompts: pd.DataFrame, rng: np.random.Generator) -> BenchmarkTable:
         """Draw one graded answer of every model to every prompt, and what it cost.
@@ -173,12 +118,11 @@ class SimulatedArena:
         output_tokens = rng.lognormal(np.log(OUTPUT_TOKENS) - OUTPUT_SPREAD**2 / 2, OUTPUT_SPREAD, theta.shape)
         input_price, output_price = np.array([PRICES_USD_PER_MILLION[name] for name in self.models]).T  # (n_models,)
         cost = (input_tokens * input_price + output_tokens * output_price) / 1e6
-        columns = list(self.models)
-        return BenchmarkTable(
-            prompts.reset_index(drop=True), pd.DataFrame(quality, columns=columns), pd.DataFrame(cost, columns=columns)
-        )
+        tables = (pd.DataFrame(values, columns=list(self.models)) for values in (quality, cost))
+        return BenchmarkTable(prompts.reset_index(drop=True), *tables)
 
     def _positions(self, models: str | Sequence[str], n_prompts: int) -> np.ndarray:
+        """Return the number of each prompt's model, shape (n_prompts,)."""
         names = [models] * n_prompts if isinstance(models, str) else list(models)
         if len(names) != n_prompts:
             raise ValueError(f"{len(names)} models for {n_prompts} prompts; give one name, or one for each prompt")
@@ -190,49 +134,33 @@ class SimulatedArena:
 
 
 def _encode(prompts: pd.DataFrame, column: str, names: tuple[str, ...]) -> np.ndarray:
+    """Return the place of each prompt's topic or difficulty in `names`, shape (n_prompts,)."""
     if column not in prompts.columns:
         raise ValueError(f"the prompts lack column {column}; it says which of {', '.join(names)} a prompt is")
     codes = pd.Index(names).get_indexer(prompts[column])
     if (codes < 0).any():
         row = int(np.argmin(codes))
-        raise ValueError(
-            f"prompts, row {row}, column {column}: {prompts[column].iloc[row]!r} is none of {', '.join(names)}"
-        )
+        found = f"prompts, row {row}, column {column}: {prompts[column].iloc[row]!r}"
+        raise ValueError(f"{found} is none of {', '.join(names)}")
     return codes
 
 
 def simulate_arena(seed: int, n_models: int = 12, topic_spread: float = 0.8) -> SimulatedArena:
-    """Return an arena of real models; the same seed gives the same one.
+    """Return an arena of the first `n_models` of `PRICES_USD_PER_MILLION`, from 2 to all, else a ValueError.
 
-    Parameters
-    ----------
-    seed : int
-        Decides how good each model is at each topic.
-    n_models : int
-        The first so many of `PRICES_USD_PER_MILLION`, from 2 to all.
-    topic_spread : float
-        Standard deviation of the topic offsets before they are centred, log-odds.
-
-    Raises
-    ------
-    ValueError
-        Too few or too many models.
+    `seed` decides how good each model is at each topic; `topic_spread` is the standard deviation of the offsets before
+    they are centred, in log-odds.
     """
     if not 2 <= n_models <= len(PRICES_USD_PER_MILLION):
         raise ValueError(f"n_models is {n_models}; it has to be from 2 to {len(PRICES_USD_PER_MILLION)}")
     fit = fit_bradley_terry(read_arena_votes(), ties="davidson")
-    models = tuple(sorted(list(PRICES_USD_PER_MILLION)[:n_models]))
-    mean_ratings = fit.ratings[list(models)].to_numpy()
-    mean_ratings = mean_ratings - mean_ratings.mean()
+    models = sorted(list(PRICES_USD_PER_MILLION)[:n_models])
+    mean_ratings = fit.ratings[models].to_numpy()
     # A child of the seed: a caller's default_rng(seed) must not repeat the offsets' stream in its votes.
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
     topics = tuple(read_parts()["templates"])
     offsets = rng.normal(0.0, topic_spread, size=(n_models, len(topics)))
-    return SimulatedArena(
-        models=models,
-        topics=topics,
-        # The last bits of a fit depend on the number of threads of the linear algebra; the arena must not.
-        mean_ratings=mean_ratings.round(_FIT_DECIMALS),
-        topic_offsets=offsets - offsets.mean(axis=1, keepdims=True),
-        nu=round(fit.tie_parameter, _FIT_DECIMALS),
-    )
+    offsets -= offsets.mean(axis=1, keepdims=True)
+    # Rounded, as the last bits of a fit depend on the number of threads of the linear algebra; the arena must not.
+    mean_ratings = (mean_ratings - mean_ratings.mean()).round(9)
+    return SimulatedArena(tuple(models), topics, mean_ratings, offsets, round(fit.tie_parameter, 9))

@@ -26,34 +26,34 @@ def read_parts() -> dict[str, Any]:
     return tomllib.loads(resources.files(__package__).joinpath("prompts.toml").read_text(encoding="utf-8"))
 
 
-def _find_slots(template: str) -> list[str]:
-    """Names of the slots of a template, each once, in order of appearance."""
-    return list(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name))
+def _find_words(template: str) -> dict[str, list[str]]:
+    """Return the words for each slot of a template, by slot in order of appearance."""
+    slots = dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name)
+    return {slot: read_parts()["words"][slot] for slot in slots}
 
 
 def _count_fillings(template: str) -> int:
-    return math.prod(len(read_parts()["words"][slot]) for slot in _find_slots(template))
+    return math.prod(map(len, _find_words(template).values()))
 
 
 def _fill(template: str, number: int) -> str:
-    """The filling of that number: its digits, in the mixed base of the lists' lengths, choose the words."""
+    """Return the filling of that number: its digits, in the mixed base of the lists' lengths, choose the words."""
     words = {}
-    for slot in _find_slots(template):
-        known = read_parts()["words"][slot]
+    for slot, known in _find_words(template).items():
         number, choice = divmod(number, len(known))
         words[slot] = known[choice]
     return template.format(**words)
 
 
 def _draw_requests(templates: list[str], n_requests: int, rng: np.random.Generator) -> list[str]:
-    """Distinct requests, about as many from each template, until its fillings are used up."""
+    """Return distinct requests, about as many from each template, until its fillings are used up."""
     fillings = [[(template, number) for number in rng.permutation(_count_fillings(template))] for template in templates]
     in_turn = (choice for turn in zip_longest(*fillings) for choice in turn if choice is not None)
     return [_fill(template, int(number)) for template, number in islice(in_turn, n_requests)]
 
 
 def _add_asides(request: str, topic: str, rng: np.random.Generator) -> str:
-    """The request as people send it: one in four after a greeting, two in five with a sentence or two behind it."""
+    """Return the request as people send it: one in four after a greeting, two in five with a sentence or two more."""
     greeting = [rng.choice(read_parts()["greetings"])] if rng.random() < 0.25 else []
     asides = rng.choice(read_parts()["asides"][topic], size=rng.choice(3, p=[0.6, 0.3, 0.1]), replace=False)
     return " ".join([*greeting, request, *asides])
@@ -62,15 +62,8 @@ def _add_asides(request: str, topic: str, rng: np.random.Generator) -> str:
 def draw_prompts(n_prompts: int, rng: np.random.Generator) -> pd.DataFrame:
     """Draw distinct prompts in random order, as many of each topic and difficulty as of any other (give or take one).
 
-    Returns
-    -------
-    DataFrame, n_prompts rows
-        Columns ``prompt``, ``topic`` (a key of the templates) and ``difficulty`` (one of `DIFFICULTIES`).
-
-    Raises
-    ------
-    ValueError
-        Fewer than one prompt, or more than there are.
+    Columns are prompt, topic (a key of the templates) and difficulty (one of `DIFFICULTIES`). Raises a ValueError for
+    fewer than one prompt, or more than there are.
     """
     templates = read_parts()["templates"]
     kinds = [(topic, difficulty) for topic in templates for difficulty in DIFFICULTIES]
