@@ -107,11 +107,7 @@ def _lack_direction(matrix: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def loading(name: str | Path) -> Iterator[None]:
-    """Load a model within it: without transformers' reports, without bars in a log, and with errors that help.
-
-    Raises FileNotFoundError where there is no such model, and ValueError where it is no good, or asks for code of its
-    own to be run.
-    """
+    """Load a model within it: without transformers' reports, without bars in a log, and with errors that help."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -132,10 +128,7 @@ def loading(name: str | Path) -> Iterator[None]:
 
 
 def use_one_thread_if_forked() -> None:
-    """Compute on one thread in a forked process: torch's other threads stayed behind, and waiting for them never ends.
-
-    Processes made by "spawn" or "forkserver" keep all their threads.
-    """
+    """Compute on one thread in a forked process: torch's other threads stayed behind, and waiting for them hangs."""
     if os.getpid() != _IMPORTED_BY:
         import torch
 
@@ -143,10 +136,7 @@ def use_one_thread_if_forked() -> None:
 
 
 def layer_stack(model: nn.Module) -> tuple[nn.Module, str]:
-    """Return the module that holds a transformer's layers, and its attribute of that name: the longest module list.
-
-    A model without a list of layers raises ValueError.
-    """
+    """Return the module that holds a transformer's layers, and its attribute of that name: the longest module list."""
     from torch.nn import ModuleList
 
     modules = [(parent, *child) for parent in model.modules() for child in parent.named_children()]
@@ -184,10 +174,7 @@ def model_folder(name: str | Path) -> Path | None:
 
 
 def model_revision(name: str | Path, revision: str | None = None) -> str:
-    """Return what weights a name stands for: the hash of a folder's files, or the commit of a model on the hub.
-
-    Where there is no such model it raises FileNotFoundError.
-    """
+    """Return what weights a name stands for: the hash of a folder's files, or the commit of a model on the hub."""
     if (folder := model_folder(name)) is not None:
         return hash_folder(folder)
     from huggingface_hub import errors, resolve_revision  # only a hub model needs it
@@ -233,35 +220,20 @@ class PromptEncoder:
     The model is loaded when the first prompt that is not cached needs it; code that a model brings along is never run.
     An encoder can be pickled, without its model, and used in forked processes, where it computes on one thread.
 
-    Parameters
-    ----------
-    name : str, Path or callable
-        "all-MiniLM-L6-v2": the bundled weights, without network. Otherwise the folder of a sentence-transformers
-        model (without network), its name on the Hugging Face hub, or a function ``list[str] -> array`` of shape
-        (n_texts, width), which chooses its own device and length.
-    max_length : int
-        Longer prompts are cut to this many tokens, the special ones included, and read no further than
-        `CHARACTERS_READ` characters.
-    batch_size : int
-        At most so many prompts are encoded, and committed to the cache, at once.
-    cache : str, Path or bool
-        The folder of the cache; True: ``embeddings`` in `cache_folder`; False: no cache. A cache that cannot be used,
-        because it cannot be written, is full or damaged, is warned of once, and prompts are encoded without it.
-    revision : str, optional
-        Of a hub model the branch, tag or commit (default: the newest). Of a callable the name that its vectors are
-        cached under, to be changed whenever the callable does; a callable without one is not cached.
-    n_layers : int, optional
-        Pool the output of this transformer layer and leave out those above it, which tell what a text says rather
-        than what kind of question it is. Default: all layers.
+    A name is "all-MiniLM-L6-v2" (the bundled weights), the folder of a sentence-transformers model, one on the Hugging
+    Face hub, or a function ``list[str] -> array`` of shape (n_texts, width), with a device and a length of its own.
+
+    A cache that cannot be used, because it cannot be written, is full or damaged, is warned of once, and prompts are
+    encoded without it. A function is cached under its revision, to be changed whenever it does; without one never.
     """
 
     name: str | Path | Callable[[list[str]], np.ndarray] = BUNDLED_MODEL
-    max_length: int = 128
-    batch_size: int = 64
+    max_length: int = 128  # tokens, special ones included, that are read of a prompt, and at most `CHARACTERS_READ`
+    batch_size: int = 64  # prompts that are encoded, and committed to the cache, at once
     device: str = "cpu"  # as torch names it
-    cache: str | Path | bool = True
-    revision: str | None = None
-    n_layers: int | None = None
+    cache: str | Path | bool = True  # its folder; True: ``embeddings`` in `cache_folder`; False: none
+    revision: str | None = None  # branch, tag or commit on the hub; None: the newest
+    n_layers: int | None = None  # pool this layer's output: those above tell what a text says, not what kind it is
 
     def __post_init__(self) -> None:
         if self.max_length < 3:
@@ -286,13 +258,9 @@ class PromptEncoder:
         Any text can be encoded, the empty one too. Lone surrogates, which JSON can carry, become U+FFFD. `progress`
         shows a bar over the prompts that are not cached, by default on a terminal only.
 
-        Raises
-        ------
-        ValueError
-            A prompt that is no string (the message names its position), a maximum length beyond the model's, a model
-            without one, or a vector that is zero, not finite or of another width.
-        FileNotFoundError
-            The model is not there and cannot be downloaded.
+        A prompt that is no string (the message names its position), a maximum length beyond the model's, a model
+        without one, and a vector that is zero, not finite or of another width raise ValueError; a model that is not
+        there and cannot be downloaded FileNotFoundError.
         """
         if isinstance(prompts, str):
             raise ValueError("prompts is one string; give a list of strings")

@@ -148,13 +148,8 @@ class Router(ABC):
         folder = Path(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} is there already; remove it or choose another name")
-        content = {
-            "format_version": FORMAT_VERSION,
-            "router": type(self).__name__,
-            "settings": self._settings(),
-            "models": list(self.models),
-            "nu": self.nu,
-        }
+        content = {"format_version": FORMAT_VERSION, "router": type(self).__name__, "settings": self._settings()}
+        content |= {"models": list(self.models), "nu": self.nu}
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             with write_whole(folder, folder=True) as partial:

@@ -75,12 +75,7 @@ def load_pretrained(auto_class: type, name: str, revision: str | None = None, **
 class ClassifierRouter(TrainingSettings, Router):
     """A transformer trained on battles, as `TrainingSettings` say.
 
-    Attributes
-    ----------
-    learning_curve : DataFrame
-        step (0: the head alone), training and validation (loss, nats per battle); as `train_model` gives it.
-    n_trained : int
-        Parameters trained.
+    Fitted it has ``learning_curve``, as `train_model` gives it, and ``n_trained``, the number of parameters trained.
     """
 
     name: str = BUNDLED_MODEL  # as in `load_pretrained`
@@ -150,23 +145,16 @@ class ClassifierRouter(TrainingSettings, Router):
     ) -> Self:
         """Learn from battles; which model stands first and the order of rows change nothing, bit for bit.
 
-        Parameters
-        ----------
-        embeddings : array of str, shape (n_battles,), optional
-            The battles' prompts once more; a classifier encodes the text itself.
-        start : ClassifierRouter, optional
-            A fitted one to go on from: its transformer and tiers. The leaderboard is fitted to all `battles`; a model
-            that `start` has not seen joins the tier of nearest mean rating. The head is fitted to the vectors of that
-            transformer, and layers are trained on, on the prompts that `start` did not learn from and as many of the
-            others, drawn at random, so that these are not forgotten. A head alone is fitted to all again.
-        checkpoints : str or Path, optional
-            As in `train_model`: a fit that was stopped goes on from there.
+        `embeddings` are the battles' prompts once more, if given: a classifier encodes the text itself. From a folder
+        of `checkpoints` a fit that was stopped goes on, as in `train_model`.
 
-        Raises
-        ------
-        ValueError
-            Battles without prompts or on one prompt alone; another `start` than of this class and model. Other errors
-            as `load_pretrained` and `train_model`.
+        From `start`, a fitted classifier, come transformer and tiers. The leaderboard is fitted to all `battles`; a
+        model that `start` has not seen joins the tier of nearest mean rating. The head is fitted to the vectors of that
+        transformer, and layers are trained on, on the prompts that `start` did not learn from and as many of the
+        others, drawn at random, so that these are not forgotten. A head alone is fitted to all again.
+
+        Battles without prompts or on one prompt alone, and a `start` of another class or model, raise ValueError. Other
+        errors as `load_pretrained` and `train_model`.
         """
         if "prompt" not in battles.columns:
             raise ValueError(f"a {type(self).__name__} learns from prompts: the battle table lacks column prompt")
@@ -274,6 +262,7 @@ class ClassifierRouter(TrainingSettings, Router):
 
     @property
     def learning_curve(self) -> pd.DataFrame:
+        """Losses in nats per battle: step (0: the head alone), training, validation."""
         return pd.DataFrame(self.curve, columns=["step", "training", "validation"])
 
     def _run(self, function: Callable[..., torch.Tensor], texts: Sequence[str]) -> torch.Tensor:
