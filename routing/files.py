@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import json
 import os
@@ -14,6 +13,11 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 import pandas as pd
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked there
+    fcntl = None
 
 
 def cache_folder() -> Path:
@@ -30,6 +34,9 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
     Raises BlockingIOError where another holder has the lock and `wait` is False, and FileNotFoundError where there is
     no such file or folder, or it was removed while this call waited.
     """
+    if fcntl is None:
+        yield
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         try:
