@@ -389,7 +389,7 @@ def test_data_commands_print_the_tables(monkeypatch, capsys):
 
     asked = []
 
-    def fetch(names, progress):
+    def fetch(names, progress=True):
         asked.append((names, progress))
         return pd.DataFrame({"dataset": names or ["all"], "found": "cache"})
 
