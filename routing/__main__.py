@@ -164,12 +164,12 @@ def _add_route(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--prices", type=Path, required=True, metavar="prices.csv", help=columns)
     wish = parser.add_mutually_exclusive_group(required=True)
     wish.add_argument("--budget", type=_not_negative, metavar="USD", help="dollars a call, on average over the prompts")
-    worth = "win probability that a dollar has to buy; 0 takes the best model at any price"
+    worth = "win share (a tie counts half) that a dollar has to buy; 0 takes the best model at any price"
     wish.add_argument("--lambda", dest="quality_per_usd", type=_not_negative, metavar="X", help=worth)
     parser.add_argument("--models", metavar="A,B,...", help="those to choose from (default: all that the router rates)")
     length = "expected length of an answer, for prices per token (default: 264)"
     parser.add_argument("--output-tokens", type=_not_negative, default=264.0, metavar="N", help=length)
-    reference = "whom win probabilities are against (default: the mean over the other models)"
+    reference = "whom win shares are against (default: the mean over the other models)"
     parser.add_argument("--reference", default="pool", metavar="MODEL", help=reference)
     parser.add_argument("--jsonl", action="store_true", help='standard input has a JSON object a line: {"prompt": ...}')
     parser.add_argument("--json", action="store_true", help="print a JSON object a line for each prompt")
@@ -300,7 +300,7 @@ def _read_line(line: bytes, number: int, as_json: bool) -> str:
 def _choose(
     router: Router, prompts: list[str], candidates: list[str], prices: pd.DataFrame, options: argparse.Namespace
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return rating, win probability and price, (n_prompts, n_candidates) each, and the name chosen for each prompt."""
+    """Return rating, win share and price, (n_prompts, n_candidates) each, and the name chosen for each prompt."""
     import numpy as np
     import pandas as pd
 
@@ -317,7 +317,7 @@ def _choose(
     policy = MultiModelPolicy(price, options.quality_per_usd or 0.0)
     within = options.budget is not None
     chosen = policy.best_within(quality, options.budget).models if within else policy.choose(quality)
-    tables = {"rating": ratings[candidates], "win_probability": quality, "price_usd": price}
+    tables = {"rating": ratings[candidates], "win_share": quality, "price_usd": price}
     return {name: np.broadcast_to(table.to_numpy(), quality.shape) for name, table in tables.items()}, chosen
 
 
@@ -337,7 +337,7 @@ def _print_table(prompts: list[str], chosen: list[str | None], rated: dict[str, 
     import numpy as np
     import pandas as pd
 
-    formats = {"rating": "{:+.2f}".format, "win_probability": "{:.3f}".format, "price_usd": "{:.6f}".format}
+    formats = {"rating": "{:+.2f}".format, "win_share": "{:.3f}".format, "price_usd": "{:.6f}".format}
     if len(prompts) == 1:
         table = pd.DataFrame({"model": map(_quote, names)} | {column: values[0] for column, values in rated.items()})
         table["choice"] = ["<-" if name == chosen[0] else "" for name in names]
@@ -350,8 +350,8 @@ def _print_table(prompts: list[str], chosen: list[str | None], rated: dict[str, 
     table = pd.DataFrame({"prompt": shown, "model": ["" if name is None else _quote(name) for name in chosen]})
     table = table.assign(**{column: picked[column].map(form) for column, form in formats.items()})
     print(table.to_string(index=False, na_rep=""))
-    means = picked["win_probability"].mean(), picked["price_usd"].mean()
-    print("mean: win probability {:.3f}, price {:.6f} dollars a call".format(*means))
+    means = picked["win_share"].mean(), picked["price_usd"].mean()
+    print("mean: win share {:.3f}, price {:.6f} dollars a call".format(*means))
 
 
 class _Parser(argparse.ArgumentParser):

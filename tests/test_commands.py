@@ -167,7 +167,7 @@ def test_what_a_user_can_cause_is_one_line(folder, capsys, monkeypatch, error):
 
 def test_one_prompt_gets_a_table_of_the_models_with_the_choice(folder, capsys):
     lines = route(capsys, "--budget", "0.005", "Say hello.").splitlines()
-    assert lines[0].split() == ["model", "rating", "win_probability", "price_usd", "choice"]
+    assert lines[0].split() == ["model", "rating", "win_share", "price_usd", "choice"]
     assert [line.split()[0] for line in lines[1:]] == ["large", "medium", "small"]
     assert [line.endswith("<-") for line in lines[1:]] == [False, True, False]
     assert "0.004000" in lines[2]
@@ -187,7 +187,7 @@ def test_many_prompts_share_the_budget(folder, capsys, monkeypatch):
     lines = route(capsys, "--budget", "0.005").splitlines()
     assert len(lines) == 6 and lines[2].strip() == ""  # a row per line of input, so that they can be put together
     assert lines[4].lstrip().startswith("A long long") and "..." in lines[4]
-    assert lines[-1].startswith("mean: win probability") and lines[-1].endswith("dollars a call")
+    assert lines[-1].startswith("mean: win share") and lines[-1].endswith("dollars a call")
     assert float(lines[-1].split()[-4]) <= 0.005
 
 
@@ -313,10 +313,10 @@ def test_json_has_every_number(folder, capsys):
     router = load_router("my_router")
     ratings = pd.DataFrame([router.constant_ratings], columns=router.models)
     share = win_share(ratings, router.nu)
-    assert {m: v["win_probability"] for m, v in answer["models"].items()} == pytest.approx(share.loc[0].to_dict())
+    assert {m: v["win_share"] for m, v in answer["models"].items()} == pytest.approx(share.loc[0].to_dict())
     (line,) = route(capsys, "--lambda", "1e6", "--json", "--reference", "small", "x").splitlines()
     answer = json.loads(line)
-    assert answer["choice"] == "small" and answer["models"]["small"]["win_probability"] == pytest.approx(0.5)
+    assert answer["choice"] == "small" and answer["models"]["small"]["win_share"] == pytest.approx(0.5)
 
 
 def test_prices_per_token_depend_on_the_lengths(folder, capsys, monkeypatch):

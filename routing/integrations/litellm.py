@@ -92,7 +92,7 @@ class LiteLLMPlugin:
         """Narrow ``context.candidate_models`` to the choice, and return the context.
 
         ``context.signals["routing"]`` gets ``choice`` (the router's name), ``tried`` (the choices of all attempts at
-        this request) and ``models`` (of each: rating, win_probability, price_usd). LiteLLM writes the signals into the
+        this request) and ``models`` (of each: rating, win_share, price_usd). LiteLLM writes the signals into the
         request's metadata as ``routing_plugin_signals``.
         """
         try:
@@ -137,7 +137,7 @@ class LiteLLMPlugin:
         columns, costs = _index(tuple(left)), np.array([price[name] for name in left])
         policy = MultiModelPolicy(pd.Series(costs, columns), self.quality_per_usd)
         choice = str(policy.choose(pd.DataFrame(np.array([[share[name] for name in left]]), columns=columns))[0])
-        parts = {"rating": rating, "win_probability": share, "price_usd": price}
+        parts = {"rating": rating, "win_share": share, "price_usd": price}
         models = {name: {part: values[name] for part, values in parts.items()} for name in known}
         return {"choice": choice, "tried": [*tried, choice], "models": models}
 

@@ -59,9 +59,9 @@ def test_signals_hold_ratings_probabilities_and_expected_cost():
     assert signals["choice"] == "large" and signals["tried"] == ["large"]
     large, small = (signals["models"][name] for name in ("large", "small"))
     assert [large["rating"], small["rating"]] == ROUTER.ratings([HARD])[0].tolist()
-    assert large["win_probability"] + small["win_probability"] == pytest.approx(1)
+    assert large["win_share"] + small["win_share"] == pytest.approx(1)
     outcomes = ROUTER.outcome_probability([HARD], "large", "small")[0]
-    assert large["win_probability"] == pytest.approx(outcomes[0] + outcomes[1] / 2)
+    assert large["win_share"] == pytest.approx(outcomes[0] + outcomes[1] / 2)
     assert (large["price_usd"], small["price_usd"]) == (0.01, 0.001)
     json.dumps(signals)  # plain numbers, so that a logger can write them
 
