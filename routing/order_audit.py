@@ -23,8 +23,7 @@ RouterMaker = Callable[[str, str], Router]
 def reorder_battles(battles: pd.DataFrame, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
     """Return the same battles in six other orders of models or rows; index labels are positions in `battles`.
 
-    "strong first" puts first the model that a Bradley-Terry fit to all battles rates higher. "random half" and "rows
-    shuffled" are drawn.
+    "strong first" puts first the model that a Bradley-Terry fit to all battles rates higher.
     """
     table = battles.reset_index(drop=True)
     ratings = fit_bradley_terry(count_pairs(table), prior_strength=1.0).ratings
@@ -40,10 +39,9 @@ def reorder_battles(battles: pd.DataFrame, rng: np.random.Generator) -> dict[str
 
 
 def calls_at_share(p_strong: np.ndarray, strong_share: float | np.ndarray) -> np.ndarray:
-    """Return the probability with which each prompt goes to the strong model at a share of calls: (n_prompts,).
+    """Return P(a prompt goes to the strong model) at a share of calls, (n_prompts,), or several: (n_shares, n_prompts).
 
-    1 and 0, except for the prompts of equal score among which the cut falls; they share what is left of the calls. For
-    several shares (n_shares, n_prompts). A share that is NaN or outside 0 to 1 raises a ValueError.
+    1 or 0, but prompts of equal score at the cut share the calls that are left.
     """
     share = np.asarray(strong_share, dtype=float)
     if not ((share >= 0) & (share <= 1)).all():
@@ -56,10 +54,7 @@ def calls_at_share(p_strong: np.ndarray, strong_share: float | np.ndarray) -> np
 def decisions_changed(
     p_one: np.ndarray, p_other: np.ndarray, strong_share: float | np.ndarray = 0.5
 ) -> float | np.ndarray:
-    """Return the share of prompts that go to the other model when one score replaces another at an equal call share.
-
-    For several shares (n_shares,).
-    """
+    """Return the share of prompts that change models when one score replaces another, at each share of strong calls."""
     changed = np.abs(calls_at_share(p_one, strong_share) - calls_at_share(p_other, strong_share)).mean(axis=-1)
     return changed if np.ndim(strong_share) else float(changed)
 
@@ -72,12 +67,7 @@ def bootstrap_decisions(
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Return `decisions_changed` at each share with a percentile interval over resampled prompts.
-
-    Returns
-    -------
-    DataFrame with columns strong_share, estimate, low, high
-    """
+    """Return `decisions_changed` with a percentile interval over prompts: strong_share, estimate, low, high."""
 
     def measure(counts: np.ndarray) -> np.ndarray:
         prompts = np.repeat(np.arange(len(counts)), counts)
@@ -104,7 +94,7 @@ def audit_order(
     make_curve: Callable[[np.ndarray, np.ndarray, np.ndarray], CallCurve] = call_curve,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Make every swap of order on one router, and measure what changes in its answers about `pair`.
+    """Make every swap of order on one router, and measure what changes in its answers about `pair` (strong, weak).
 
     Battles are reordered and the router is fitted again (the six of `reorder_battles`); the pair is swapped where the
     router is made, and where it is queried; rows of the benchmark are shuffled while scores are tied.
@@ -113,32 +103,19 @@ def audit_order(
     ----------
     make_router : function (strong, weak) -> Router
         A new, unfitted router. Routers of this package take no pair: ``lambda strong, weak: SimilarityRouter()``.
-    battles : DataFrame
-        Columns of `routing.battles`.
     prompts : sequence of str, or array of embeddings, shape (n_prompts, width)
         What the router is queried about.
-    pair : (str, str)
-        The strong and the weak model.
     embeddings : array, shape (n_battles, width), optional
         Of the battles' prompts; by default the router's encoder makes them.
-    strong_share : float
-        Share of strong calls at which decisions are compared.
     quality : two arrays, shape (n_prompts,), optional
-        Quality of the strong and the weak model's answers. Without it the evaluation is not audited.
-    make_curve : function (p_strong, quality_strong, quality_weak) -> CallCurve
-        The evaluation.
-    seed : int
-        Of the random half and of the shuffles.
+        Quality of both models' answers. With it the evaluation `make_curve` is audited as well.
 
     Returns
     -------
-    DataFrame, one row per swap, with columns
-
-    - swap;
-    - largest_change: of P(strong wins), P(tie), P(weak wins) over all prompts, once a swap that mirrors the answer is
-      mirrored back; of APGR for "tied scores";
-    - decisions_changed: share of prompts that go to the other model at an equal share of strong calls;
-    - raised: the error if there was one, else "".
+    DataFrame
+        One row per swap: swap; largest_change of P(strong wins), P(tie), P(weak wins) over all prompts, mirrored back
+        where a swap mirrors it, or of APGR for "tied scores"; decisions_changed, the share of prompts that go to the
+        other model at `strong_share`; raised, the error if there was one, else "".
     """
     rng = np.random.default_rng(seed)
     strong, weak = pair

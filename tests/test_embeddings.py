@@ -160,7 +160,7 @@ def test_one_string_is_no_list_of_prompts_but_a_column_is():
 
 @pytest.mark.parametrize("rows", [np.ones(2), np.ones((3, 4)), np.ones((2, 0))])
 def test_wrong_shape_from_a_callable_is_refused(rows):
-    with pytest.raises(ValueError, match=r"encoder <lambda> gave an array of shape .* for 2 prompts"):
+    with pytest.raises(ValueError, match=r"encoder <lambda> returned shape .* for 2 prompts"):
         PromptEncoder(lambda texts: rows).encode(["a", "b"])
 
 
@@ -390,7 +390,7 @@ def no_network():
 @pytest.fixture(scope="module")
 def minilm(no_network):
     encoder = PromptEncoder(cache=False)
-    encoder.encode(["load the model"])
+    encoder.encode(["load", "the model"])
     return encoder
 
 
@@ -416,6 +416,18 @@ def test_minilm_agrees_with_sentence_transformers(minilm):
     expected = peer.encode(prompts, normalize_embeddings=True)
     np.testing.assert_allclose(minilm.encode(prompts), expected, atol=1e-5)
     np.testing.assert_allclose(np.vstack([minilm.encode([prompt]) for prompt in prompts]), expected, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=()), max_size=40), repeats=st.integers(1, 40))
+def test_one_prompt_is_encoded_without_torch_as_among_others_with_it(minilm, text, repeats):
+    prompt, short = text * repeats, PromptEncoder(max_length=9, cache=False)
+    vars(short)["_model"] = minilm._model
+    for encoder in (minilm, short):
+        minilm._model.max_seq_length = encoder.max_length
+        others = encoder.encode([prompt, f"{prompt} another"])
+        np.testing.assert_allclose(encoder.encode([prompt])[0], others[0], atol=2e-6)
+    minilm._model.max_seq_length = minilm.max_length
 
 
 def test_minilm_cuts_at_the_maximum_length(minilm):
@@ -574,14 +586,15 @@ def test_model_without_a_length_to_set_is_refused(minilm, tmp_path):
 
 
 def test_torch_is_imported_only_to_encode_and_loading_writes_nothing_to_a_log(minilm, tmp_path, capfd):
-    PromptEncoder(cache=tmp_path).encode(["a prompt"])
+    PromptEncoder(cache=tmp_path).encode(["a prompt", "another"])
     assert capfd.readouterr() == ("", "")
     script = (
-        "import sys; from routing.embeddings import PromptEncoder\n"
-        f"print(PromptEncoder(cache={str(tmp_path)!r}).encode(['a prompt']).shape, 'torch' in sys.modules)"
+        f"import sys; from routing.embeddings import PromptEncoder; encoder = PromptEncoder(cache={str(tmp_path)!r})\n"
+        "for prompts in (['a prompt', 'another'], ['a prompt', 'one more']):\n"
+        "    print(encoder.encode(prompts).shape, {'torch', 'transformers'} & sys.modules.keys())"
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert output == "(1, 384) False\n"
+    assert output == "(2, 384) set()\n" * 2
 
 
 def test_layers_above_the_last_one_kept_are_left_out(tmp_path):
@@ -634,7 +647,9 @@ def test_on_a_processor_little_is_padding(lengths, size):
 
 def test_short_prompts_are_not_encoded_beside_long_ones(monkeypatch):
     read = []
-    monkeypatch.setattr(PromptEncoder, "_call", lambda encoder, texts: read.append(texts) or np.ones((len(texts), 3)))
+    monkeypatch.setattr(
+        PromptEncoder, "_call", lambda encoder, texts, alone: read.append(texts) or np.ones((len(texts), 3))
+    )
     long, short = ["word " * n for n in (90, 100)], ["Say hello.", "Say hallo."]
     PromptEncoder(cache=False).encode([short[0], *long, short[1]])
     assert [sorted(batch) for batch in read] == [sorted(long), sorted(short)]

@@ -21,20 +21,10 @@ class LogLoss(NamedTuple):
 
 
 def outcome_log_loss(probability: np.ndarray, outcome: np.ndarray) -> LogLoss:
-    """Return the log-loss of (model_a wins, tie, model_b wins) probabilities on the outcomes that happened.
+    """Return the log-loss of P(model_a wins), P(tie), P(model_b wins), (n_battles, 3), on the outcomes, (n_battles,).
 
-    Parameters
-    ----------
-    probability : float array, shape (n_battles, 3)
-        P(model_a wins), P(tie), P(model_b wins), each row summing to 1.
-    outcome : int array, shape (n_battles,)
-        0 model_a won, 1 tie, 2 model_b won, as `encode_battles` gives them.
-
-    Raises
-    ------
-    ValueError
-        Wrong shapes, fewer than 2 battles, rows that are no probabilities, an unknown outcome, or one that had
-        probability 0, which makes the loss infinite; the message names the row.
+    Outcomes are 0 model_a won, 1 tie, 2 model_b won, as `encode_battles` gives them. ValueError: wrong shapes, fewer
+    than 2 battles, or a row (it is named) with no probabilities, an unknown outcome, or one that had probability 0.
     """
     probability, outcome = np.asarray(probability, dtype=float), np.asarray(outcome)
     n_battles = len(outcome)
@@ -55,38 +45,20 @@ def outcome_log_loss(probability: np.ndarray, outcome: np.ndarray) -> LogLoss:
 def calibration_table(
     probability: np.ndarray, happened: np.ndarray, n_bins: int = 10, level: float = 0.95
 ) -> pd.DataFrame:
-    """Return predicted and observed frequencies in bins of equal width: the points of a reliability plot.
+    """Return predicted and observed frequencies in bins of equal width over [0, 1]: a reliability plot's points.
 
-    Parameters
-    ----------
-    probability : float array, shape (n,)
-        Predicted probability of an event, in [0, 1]; for example ``outcome_probability(...)[:, 0]``.
-    happened : bool array, shape (n,)
-        Whether the event happened; for example ``outcome == 0``.
-    n_bins : int
-        Number of bins over [0, 1]; those that hold nothing are left out.
-
-    Returns
-    -------
-    DataFrame
-        One row per bin: bin_low, bin_high (the bin holds its lower edge, the last one also 1), n, predicted (mean
-        probability), observed (share that happened), observed_low, observed_high (Wilson interval of `level`).
-
-    Raises
-    ------
-    ValueError
-        Probabilities outside [0, 1], fewer than 1 bin, or `happened` not one boolean per probability.
+    `probability` of an event and whether it `happened`, bool, have shape (n,). One row per bin that is not empty:
+    bin_low, bin_high (a bin holds its lower edge, the last one also 1), n, predicted (mean probability), observed
+    (share that happened), observed_low, observed_high (Wilson interval of `level`).
     """
     (probability,) = check_columns(probability=probability)
     happened = np.asarray(happened)
     if happened.shape != probability.shape or happened.dtype != bool:
-        raise ValueError(
-            f"happened is {happened.dtype} of shape {happened.shape}, expected one boolean for each of"
-            f" {len(probability)} probabilities"
-        )
+        expected = f"one boolean for each of {len(probability)} probabilities"
+        raise ValueError(f"happened is {happened.dtype} of shape {happened.shape}, expected {expected}")
     refuse_rows((probability < 0) | (probability > 1), "probability", probability, "lies outside [0, 1]")
     if n_bins < 1:
-        raise ValueError(f"n_bins is {n_bins}; it has to be at least 1")
+        raise ValueError(f"n_bins is {n_bins}; use at least 1")
     order = np.argsort(probability)
     probability, happened = probability[order], happened[order]
     edges = np.arange(n_bins + 1) / n_bins
@@ -104,26 +76,10 @@ def calibration_table(
 def compare_log_loss(
     probabilities: dict[str, np.ndarray], outcome: np.ndarray, reference: str, level: float = 0.95
 ) -> pd.DataFrame:
-    """Compare the log-loss of several predictions of the same battles with that of one of them.
+    """Compare the log-losses of several predictions of the same battles with that of `reference`, one of them.
 
-    Parameters
-    ----------
-    probabilities : dict of float arrays, shape (n_battles, 3)
-        As `outcome_log_loss`.
-    outcome : int array, shape (n_battles,)
-    reference : str
-        The one that the others are compared with.
-
-    Returns
-    -------
-    DataFrame
-        One row per prediction: name, log_loss, standard_error, gain (nats per battle that it is better than the
-        reference), low, high (normal interval of the gain, paired over battles), n.
-
-    Raises
-    ------
-    ValueError
-        As `outcome_log_loss`, or an unknown reference.
+    One row per prediction: name, log_loss, standard_error, gain (nats per battle that it is better than the
+    reference), low, high (normal interval of the gain, paired over battles), n. Arrays as `outcome_log_loss`.
     """
     check_level(level)
     if reference not in probabilities:

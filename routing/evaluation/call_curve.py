@@ -1,14 +1,9 @@
-"""Evaluate routers between two models: call-performance curves, the gap they recover, and intervals.
+"""Evaluate routers between two models: call-performance curves, the gap they recover, and intervals [RouteLLM24].
 
-A router orders prompts by a score, here `p_strong`; the prompts of highest score go to the strong model. The
-call-performance curve is the mean quality r(s) against the share s of prompts that go there, and
-
-- performance gap recovered:  PGR(s) = (r(s) - r(0)) / (r(1) - r(0)), where r(0) is the weak model alone;
-- APGR: the area under PGR over s in [0, 1]; random order has 0.5 in expectation;
-- CPT(x): the smallest s with PGR(s) >= x [RouteLLM24].
-
-Prompts of equal score have no order. They form a block, over which the curve is the straight line: the expected
-quality if the block is cut at random. So nothing here depends on the order of rows, bit for bit.
+r(s) is the mean quality when the share s of prompts, those of highest score, goes to the strong model. Of it come the
+performance gap recovered, PGR(s) = (r(s) - r(0)) / (r(1) - r(0)); APGR, the area under it, 0.5 in expectation for a
+random order; and the call-performance threshold CPT(x), the smallest s with PGR(s) >= x. Over prompts of equal score
+the curve is a straight line, the expected quality of a random cut, so the order of rows changes nothing, bit for bit.
 """
 
 from __future__ import annotations
@@ -69,13 +64,9 @@ class CallCurve:
     def apgr(self, rule: Literal["exact", "trapezoid", "mean_of_ten"] = "exact") -> float:
         """Return the average performance gap recovered: the area under PGR over the share.
 
-        Parameters
-        ----------
-        rule : {"exact", "trapezoid", "mean_of_ten"}
-            The area under the piecewise linear curve; or the trapezoid over the 11 shares 0, 0.1, ..., 1, which the
-            paper's tables show; or the mean of the 10 shares 0.1, ..., 1, as the paper words it, which gives random
-            order 0.55. "trapezoid" differs from RouteLLM in: the shares are exact tenths, where its code cuts at
-            deciles of the score, which do not exist where scores are equal.
+        "trapezoid" takes the 11 shares 0, 0.1, ..., 1, as the paper's tables do (RouteLLM's code cuts at deciles of the
+        score instead, which do not exist where scores are equal); "mean_of_ten" the mean over 0.1, ..., 1, as the paper
+        words it, which gives a random order 0.55.
         """
         if rule == "exact":
             return float(np.trapezoid(self.recovered, self.strong_share))
@@ -88,14 +79,8 @@ class CallCurve:
     def cpt(self, level: float, rule: Literal["smallest", "routellm"] = "smallest") -> float:
         """Return the call-performance threshold: the smallest strong share, in [0, 1], whose PGR reaches `level`.
 
-        Parameters
-        ----------
-        level : float
-            Share of the gap to recover, in [0, 1]; 0.5 for CPT(50 %).
-        rule : {"smallest", "routellm"}
-            The first crossing of the exact curve; or what RouteLLM's code computes, ``np.interp`` over the qualities
-            at the 11 shares 0, 0.1, ..., 1, which is wrong where they do not increase. Use it only to compare with
-            the paper's tables.
+        Rule "routellm", to compare with the paper's tables, is what its code computes: ``np.interp`` over the qualities
+        at the 11 shares 0, 0.1, ..., 1, which is wrong where they do not increase.
         """
         if not 0 <= level <= 1:
             raise ValueError(f"level is {level}; a share of the gap lies in [0, 1]")
@@ -135,16 +120,15 @@ def _rank(score: np.ndarray, quality_strong: np.ndarray, quality_weak: np.ndarra
 
 def _trace(ranking: _Ranking, weights: np.ndarray, gain: np.ndarray, weak_mean: float, strong_mean: float) -> CallCurve:
     """Return the curve in which prompt i occurs ``weights[i]`` times; `gain` is strong minus weak quality."""
-    order, block_ends = ranking
-    counts = weights[order]
-    n_sent = counts.cumsum()[block_ends]
-    quality = weak_mean + (counts * gain[order]).cumsum()[block_ends] / n_sent[-1]
+    counts = weights[ranking.order]
+    n_sent = counts.cumsum()[ranking.block_ends]
+    quality = weak_mean + (counts * gain[ranking.order]).cumsum()[ranking.block_ends] / n_sent[-1]
     quality[-1] = strong_mean  # the same, without the rounding of the sum
     return CallCurve(np.append(0.0, n_sent / n_sent[-1]), np.append(weak_mean, quality))
 
 
 def refuse_rows(at_fault: np.ndarray, name: str, values: np.ndarray, reason: str) -> None:
-    """Raise a ValueError that names the first row at fault, if there is one."""
+    """Raise ValueError with the first row at fault, if there is one."""
     if at_fault.any():
         row = int(np.argmax(at_fault))
         raise ValueError(f"{name}, row {row}: {values[row]} {reason}")
@@ -157,25 +141,16 @@ def check_columns(**columns: np.ndarray) -> list[np.ndarray]:
     for name, values in arrays.items():
         if values.shape != shape or len(shape) != 1 or shape == (0,):
             shapes = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
-            raise ValueError(f"expected arrays of one length, (n_rows,) with at least one row, not {shapes}")
+            raise ValueError(f"expected arrays of one shape (n_rows,), with at least one row, not {shapes}")
         refuse_rows(~np.isfinite(values), name, values, "is not a finite number")
     return list(arrays.values())
 
 
 def call_curve(p_strong: np.ndarray, quality_strong: np.ndarray, quality_weak: np.ndarray) -> CallCurve:
-    """Return the call-performance curve of a router.
+    """Return the call-performance curve of a router; all arrays have shape (n_prompts,).
 
-    Parameters
-    ----------
-    p_strong : float array, shape (n_prompts,)
-        P(strong wins | prompt), or any score that grows with it: only its order counts.
-    quality_strong, quality_weak : float array, shape (n_prompts,)
-        Quality of each model's answer to each prompt: 0 or 1 for a right answer, a judge's grade, ...
-
-    Raises
-    ------
-    ValueError
-        Arrays of different length, without prompts, or with a value that is not finite; the message names the row.
+    `p_strong` is P(strong wins | prompt), or any score that grows with it; the qualities of the two models' answers are
+    0 or 1, a judge's grade, or any other number. ValueError names the row of a value that is not finite.
     """
     score, strong, weak = check_columns(p_strong=p_strong, quality_strong=quality_strong, quality_weak=quality_weak)
     n_prompts = len(score)
@@ -185,7 +160,7 @@ def call_curve(p_strong: np.ndarray, quality_strong: np.ndarray, quality_weak: n
 
 
 def oracle_scores(quality_strong: np.ndarray, quality_weak: np.ndarray) -> np.ndarray:
-    """Return the best possible scores, shape (n_prompts,): what the strong model gains on each prompt."""
+    """Return the best possible scores, (n_prompts,): what the strong model gains on each prompt."""
     strong, weak = check_columns(quality_strong=quality_strong, quality_weak=quality_weak)
     return strong - weak
 
@@ -197,10 +172,9 @@ def random_apgr_range(
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the central range that holds `level` of the exact APGRs of single random routers.
+    """Return the central range that holds `level` of the APGRs of `n_routers` random routers.
 
-    A random router has APGR 0.5 in expectation, but each of these `n_routers` draws its scores only once. A router
-    inside the range is not significantly different from a random one. Raises as `CallCurve.recovered`.
+    Each draws its scores once. A router inside the range is not significantly different from a random one.
     """
     check_level(level)
     gain = np.sort(oracle_scores(quality_strong, quality_weak))
@@ -226,28 +200,12 @@ def bootstrap_metrics(
 ) -> pd.DataFrame:
     """Return metrics of each router with paired percentile intervals over prompts (see `paired_bootstrap`).
 
-    Where the strong model is no better than the weak one in a resample, PGR is not defined. Such resamples are left
-    out and counted in `n_excluded`; where they are more than a few, the benchmark is too small for this pair.
+    `scores` holds each router's `p_strong` as in `call_curve`; constant scores give the expectation of random routing.
+    Resamples in which the strong model is no better than the weak one have no PGR: they are left out and counted in
+    `n_excluded`. Where they are more than a few, the benchmark is too small for this pair.
 
-    Parameters
-    ----------
-    scores : mapping of str to float array, shape (n_prompts,)
-        Scores of each router, as `p_strong` of `call_curve`. Constant scores give the expectation of random routing.
-    reference : str, optional
-        The router in `scores` to which differences are taken.
-    metrics : mapping of str to function, optional
-        What to compute of a `CallCurve`. Default: APGR by both rules, CPT(50 %) and CPT(80 %).
-
-    Returns
-    -------
-    DataFrame
-        One row per router and metric: router, metric, estimate, low, high, n_excluded; with a `reference` also
-        difference, difference_low, difference_high (router minus reference).
-
-    Raises
-    ------
-    ValueError
-        As `call_curve` and `CallCurve.recovered`; no router, an unknown reference, or no resample with a gap.
+    One row per router and metric: router, metric, estimate, low, high, n_excluded; with a `reference`, one of the
+    routers, also difference, difference_low, difference_high (router minus reference).
     """
     if not scores:
         raise ValueError("scores holds no router")
@@ -278,19 +236,14 @@ def bootstrap_metrics(
     names = pd.MultiIndex.from_product([list(scores), list(metrics)], names=["router", "metric"])
     table = {"estimate": estimates, "low": low[0], "high": high[0], "n_excluded": np.full(estimates.shape, n_excluded)}
     if reference is not None:
-        table["difference"] = estimates - estimates[base]
-        table["difference_low"], table["difference_high"] = low[1], high[1]
+        table |= {"difference": estimates - estimates[base], "difference_low": low[1], "difference_high": high[1]}
     return pd.DataFrame({name: values.ravel() for name, values in table.items()}, index=names).reset_index()
 
 
 def describe_limits(
     quality_strong: np.ndarray, quality_weak: np.ndarray, n_routers: int, rng: np.random.Generator
 ) -> dict[str, float]:
-    """Return what any router is compared with: the two models, the oracle, and the range of one random router.
-
-    The keys are prompts, strong, weak (mean quality), oracle_apgr, oracle_cpt50, random_low, random_high (95 % range
-    of APGR, from `n_routers` random routers).
-    """
+    """Return what routers are compared with: both mean qualities, the oracle, and the 95 % range of random routers."""
     oracle = call_curve(oracle_scores(quality_strong, quality_weak), quality_strong, quality_weak)
     low, high = random_apgr_range(quality_strong, quality_weak, n_routers, rng)
     return {

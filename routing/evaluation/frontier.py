@@ -1,14 +1,9 @@
-"""Evaluate a router over any number of models: its cost-quality frontier, and what the frontier is compared with.
+"""Evaluate a router over any number of models: mean cost and mean quality of its policy at every trade-off.
 
-A policy at trade-off lambda has a mean cost and a mean quality; over all lambda these are the points of the frontier.
-It is compared with
-
-- the single models, and the *zero router*, which mixes them at random: the hull of their points [RouterBench24];
-- the oracle, which knows the quality of every answer.
-
-AIQ is the mean height of the frontier's non-decreasing convex hull over the costs of the single models
-[RouterBench24]. APGR is the share recovered of the gap between the cheapest and the best single model, averaged over
-the costs between them; of two models at prices 0 and 1 it is the APGR of `routing.evaluation.call_curve` [RouteLLM24].
+AIQ is the mean height of the frontier's non-decreasing convex hull over the costs of the single models; the *zero
+router* mixes these at random, so its frontier is the hull of their points [RouterBench24]. APGR is the share recovered
+of the gap between the cheapest and the best single model, averaged over the costs between them; for two models at
+prices 0 and 1 it is the APGR of `routing.evaluation.call_curve` [RouteLLM24].
 """
 
 from __future__ import annotations
@@ -27,10 +22,9 @@ from routing.policy.budget import MultiModelPolicy, Prices
 
 @dataclass(frozen=True)
 class Frontier:
-    """Mean cost and mean quality of a policy at every trade-off, and of what it is compared with.
+    """Mean cost and quality of a policy's choices, from every prompt's cheapest model to the best expected one.
 
-    The points are what the policy's choices really cost and score, from every prompt's cheapest model to the best
-    expected one. Between two points the policies are mixed at random.
+    Between two points the policies are mixed at random.
     """
 
     cost_usd: np.ndarray  # (n_points,)
@@ -47,7 +41,7 @@ class Frontier:
         return upper_hull(self.cost_usd, self.quality)
 
     def quality_at(self, cost_usd: float | np.ndarray) -> np.ndarray:
-        """Return the mean quality at this mean cost; beyond the frontier's ends that at the end."""
+        """Return the mean quality at this mean cost, constant beyond the frontier's ends."""
         return np.interp(cost_usd, np.maximum.accumulate(self.cost_usd), self.quality)
 
     def cost_reaching(self, quality: float) -> float:
@@ -118,16 +112,14 @@ def _mean_height(cost: np.ndarray, quality: np.ndarray, low: float, high: float)
         return math.nan
     inside = (cost > low) & (cost < high)
     first, last = np.interp([low, high], cost, quality)
-    area = np.trapezoid(
-        np.concatenate([[first], quality[inside], [last]]), np.concatenate([[low], cost[inside], [high]])
-    )
-    return float(area / (high - low))
+    heights, places = np.concatenate([[first], quality[inside], [last]]), np.concatenate([[low], cost[inside], [high]])
+    return float(np.trapezoid(heights, places) / (high - low))
 
 
 def _tracer(
     expected: pd.DataFrame, quality: pd.DataFrame, cost_usd: Prices, prices: Prices | None
 ) -> Callable[[np.ndarray], Frontier]:
-    """Return a function of how often each prompt occurs, (n_prompts,), that gives the frontier of these prompts."""
+    """Return a function from how often each prompt occurs, (n_prompts,), to the frontier of these prompts."""
     upgrades = MultiModelPolicy(cost_usd if prices is None else prices).upgrades(expected)
     unscored = [name for name in upgrades.models if name not in quality.columns]
     if unscored or len(quality) != len(expected):
@@ -159,21 +151,10 @@ def cost_quality_frontier(
 ) -> Frontier:
     """Return the frontier of a router that expects qualities and knows prices.
 
-    Parameters
-    ----------
-    expected : DataFrame, shape (n_prompts, n_models)
-        Quality that the router expects of each model on each prompt. With `quality` itself it is the oracle.
-    quality : DataFrame, shape (n_prompts, n_models)
-        The true one.
-    cost_usd : Series of one cost per model, or DataFrame, shape (n_prompts, n_models)
-        What a call really costs.
-    prices : as `cost_usd`, optional
-        What the policy takes a call to cost before it is made. Default: `cost_usd`.
-
-    Raises
-    ------
-    ValueError
-        As `MultiModelPolicy`; a model without a true quality, or tables of different length.
+    `expected` and `quality`, (n_prompts, n_models), are what the router expects of each model and the truth; a router
+    that expects the truth is the oracle. `cost_usd`, a Series by model or a table like those, is what a call costs,
+    `prices` (by default the same) what the policy takes it to cost beforehand. ValueError: as `MultiModelPolicy`, a
+    model without a true quality, or tables of different length.
     """
     return _tracer(expected, quality, cost_usd, prices)(np.ones(len(quality)))
 
@@ -189,30 +170,11 @@ def bootstrap_frontier(
     n_budgets: int = 50,
     metrics: Mapping[str, Callable[[Frontier], float]] = METRICS,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return frontiers of several routers with percentile bands, and their metrics with intervals, over prompts.
+    """Return frontiers of several routers, each as in `cost_quality_frontier`, with intervals of `paired_bootstrap`.
 
-    The intervals are those of `paired_bootstrap`. The best and the cheapest single model are those of all prompts.
-
-    Parameters
-    ----------
-    expected : mapping of str to DataFrame, shape (n_prompts, n_models)
-        Of each router, as in `cost_quality_frontier`, like the other parameters.
-    n_budgets : int
-        Mean costs at which the bands are given, evenly over each router's frontier.
-    metrics : mapping of str to function, optional
-        What to compute of a `Frontier`. Default: `METRICS`.
-
-    Returns
-    -------
-    bands : DataFrame
-        router, cost_usd, quality, low, high.
-    metrics : DataFrame
-        router, metric, estimate, low, high.
-
-    Raises
-    ------
-    ValueError
-        As `cost_quality_frontier` and `paired_bootstrap`.
+    The first table has bands at `n_budgets` evenly spaced mean costs of each: router, cost_usd, quality, low, high. The
+    second has the metrics: router, metric, estimate, low, high. The best and the cheapest single model are those of all
+    prompts in every resample.
     """
     tracers = {name: _tracer(table, quality, cost_usd, prices) for name, table in expected.items()}
     whole = [trace(np.ones(len(quality))) for trace in tracers.values()]

@@ -30,25 +30,14 @@ def paired_bootstrap(
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> Interval:
-    """Resample rows with replacement, and return the percentile interval of everything that `statistic` computes.
+    """Resample rows, or groups of rows, with replacement; return the percentile interval of all that `statistic` gives.
 
     All numbers of one call see the same resamples. So compute every router in one `statistic`, and their differences
     too: the interval of a difference is then paired, and much narrower than the two routers' intervals suggest.
 
-    Parameters
-    ----------
-    statistic : function of an int array, shape (n_rows,)
-        How often each row is drawn, which sums to n_rows; returns a float array of fixed shape, or None where it is
-        not defined. Such resamples are left out and counted, since a number in their place would decide the interval.
-    n_rows : int
-        Rows, or groups of rows that stay together.
-    level : float
-        Between 0 and 1. Where values are infinite, the interval ends at values that occurred.
-
-    Raises
-    ------
-    ValueError
-        Fewer than 1 row or resample, a level outside 0 to 1, or a statistic that is defined in no resample.
+    `statistic` is given how often each row is drawn, (n_rows,) int, and returns a float array of fixed shape, or None
+    where it is not defined: such resamples are left out and counted; if it is defined in none, that is a ValueError.
+    Where values are infinite, the interval ends at values that occurred.
     """
     check_level(level)
     if n_rows < 1 or n_resamples < 1:
@@ -60,8 +49,8 @@ def paired_bootstrap(
             draws.append(np.asarray(value, dtype=float))
     if not draws:
         raise ValueError(
-            f"the statistic is defined in none of {n_resamples} resamples; where it needs a strong model to be better"
-            " than a weak one, there are too few prompts to show that it is"
+            f"the statistic is defined in none of {n_resamples} resamples; if it needs the strong model to be better"
+            " than the weak one, use more prompts"
         )
     tails = [(1 - level) / 2, (1 + level) / 2]
     with np.errstate(invalid="ignore"):  # infinity minus infinity, replaced below
@@ -74,19 +63,9 @@ def paired_bootstrap(
 def wilson_interval(
     n_happened: float | np.ndarray, n_rows: float | np.ndarray, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return Wilson's interval of the share ``n_happened / n_rows``, two arrays of their shape, in [0, 1] [Wilson27].
+    """Return both ends of Wilson's interval of the share ``n_happened / n_rows``, in [0, 1] [Wilson27].
 
-    Parameters
-    ----------
-    n_happened : float or array
-        From 0 to `n_rows`; a tie may count as half.
-    n_rows : float or array
-        Above 0.
-
-    Raises
-    ------
-    ValueError
-        Counts outside these ranges, or a level outside 0 to 1.
+    A tie may count as half. ValueError unless ``0 <= n_happened <= n_rows > 0`` throughout.
     """
     check_level(level)
     k, n = np.asarray(n_happened, dtype=float), np.asarray(n_rows, dtype=float)

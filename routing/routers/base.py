@@ -1,8 +1,7 @@
-"""What every router is: ratings of models that depend on the prompt, and the baselines.
+"""Define routers: ratings of models that depend on the prompt; save and load them; two baselines.
 
-A router gives each model a rating (log-odds) for a prompt. Probabilities of a pair follow from the difference of
-two ratings alone, so naming the pair the other way round mirrors the answer, and any two of its models can be
-compared. Which of the two is "strong" is not a router's business.
+The probabilities of a pair follow from the difference of two ratings (log-odds) alone. So naming the pair the other way
+round mirrors the answer, any two models can be compared, and a router need not know which of them is "strong".
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ DESCRIPTION = {  # what ``router.json`` holds besides its checksum
 ENCODER_SETTINGS = {"name": str, "max_length": int, "revision": str | None, "n_layers": int | None, "content": str}
 RENAMED = {"held_out_share": "validation_share"}  # settings since version 2
 LARGEST_DESCRIPTION = 2**20  # bytes of ``router.json``
-ROUTERS = {  # where `load_router` finds a class; imported only when asked for
+ROUTERS = {  # the module of each class; some take seconds to import
     "BradleyTerryRouter": "routing.routers.base",
     "RandomRouter": "routing.routers.base",
     "SimilarityRouter": "routing.routers.similarity",
@@ -61,28 +60,24 @@ class Router(ABC):
 
     @abstractmethod
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
-        """Learn from battles; which model stands first and the order of rows change nothing, bit for bit.
+        """Learn from battles; swapping models and reordering rows changes nothing, bit for bit.
 
         `embeddings`, (n_battles, width), are of the battles' prompts; by default the router's encoder makes them.
         """
 
     @abstractmethod
     def ratings(self, prompts: Prompts) -> np.ndarray:
-        """Return ratings of every model on every prompt, (n_prompts, n_models), log-odds.
-
-        Prompts are strings, or their embeddings: (n_prompts, width).
-        """
+        """Return log-odds ratings, (n_prompts, n_models); prompts are strings or embeddings, (n_prompts, width)."""
 
     def margin(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
-        """Return the rating of model_a minus that of model_b: (n_prompts,), log-odds; it ranks the prompts of a pair.
+        """Return the rating of model_a minus that of model_b, log-odds: (n_prompts,).
 
-        Raises RuntimeError where the router has not been fitted, and ValueError for a model it does not rate, or one
-        model against itself.
+        RuntimeError: the router has not been fitted; ValueError: a model that it does not rate, or twice the same.
         """
         self._check_fitted()
         for model in (model_a, model_b):
             if model not in self.models:
-                raise ValueError(f"{model!r} fought no battle that this router saw; it rates {', '.join(self.models)}")
+                raise ValueError(f"this router has no rating for {model!r}; it rates {', '.join(self.models)}")
         if model_a == model_b:
             raise ValueError(f"{model_a!r} against itself: name two different models")
         ratings = self.ratings(prompts)
@@ -98,7 +93,7 @@ class Router(ABC):
         return win / (win + loss)
 
     def expected_score(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
-        """Return P(model_a wins) + P(tie) / 2, the share of battles model_a is expected to win: (n_prompts,)."""
+        """Return P(model_a wins) + P(tie) / 2: (n_prompts,)."""
         win, tie, _ = self._outcomes(self.margin(prompts, model_a, model_b)).T
         return win + tie / 2
 
@@ -111,21 +106,21 @@ class Router(ABC):
         return outcome_probability(delta, "davidson", self.nu)
 
     def battle_probability(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> np.ndarray:
-        """Return P(model_a wins), P(tie), P(model_b wins) of each battle, (n_battles, 3); each row names its own pair.
+        """Return P(model_a wins), P(tie), P(model_b wins) of each battle: (n_battles, 3).
 
         `embeddings`: (n_battles, width), of the prompts. A model that this router does not rate raises ValueError.
         """
         codes = encode_battles(battles)
         if unknown := set(codes.models) - set(self.models):
-            raise ValueError(f"no battle of {', '.join(sorted(unknown))} was learned from; leave theirs out")
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"this router has no rating for {names}; drop their battles, or train on some of them")
         ratings = self.ratings(battles["prompt"].tolist() if embeddings is None else embeddings)
         position = np.array([self.models.index(model) for model in codes.models])
         row = np.arange(len(battles))
-        delta = ratings[row, position[codes.model_a]] - ratings[row, position[codes.model_b]]
-        return self._outcomes(delta)
+        return self._outcomes(ratings[row, position[codes.model_a]] - ratings[row, position[codes.model_b]])
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """Return what `fit` learned besides the models and nu; attributes of these names."""
+        """Return the attributes, by name, that `fit` sets besides the models and nu."""
         return {}
 
     def _settings(self) -> dict[str, Any]:
@@ -133,17 +128,16 @@ class Router(ABC):
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
     def _write_weights(self, folder: Path) -> None:  # noqa: B027
-        """Write what is no array of numpy's into files of `folder`; most routers have nothing."""
+        """Write what is no numpy array into files of `folder`; most routers have nothing."""
 
     def _read_weights(self, folder: Path) -> None:  # noqa: B027
-        """Read what `_write_weights` wrote, once the arrays are attributes."""
+        """Read what `_write_weights` wrote, once the arrays are set."""
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted router into `folder`: ``router.json``, ``arrays.npz`` and perhaps weights, no pickle.
 
-        The folder appears whole or not at all. An encoder's folder is written as an absolute path with the sha256 of
-        its content, one on a hub with its commit. Raises FileExistsError where `folder` is there already, or another
-        process has just saved there, and ValueError where the encoder is a function, which cannot be written down.
+        The folder appears whole or not at all. An encoder is kept as its absolute path with the sha256 of its content,
+        or its commit on the hub; one that is a function raises ValueError. FileExistsError: `folder` exists.
         """
         folder = Path(folder)
         if folder.exists():
@@ -166,15 +160,15 @@ class Router(ABC):
 
 
 def router_class(name: str) -> type[Router]:
-    """Return the class of this name, one of `ROUTERS`, imported when it is asked for: some take seconds."""
+    """Return the class of this name, one of `ROUTERS`; imports its module."""
     return getattr(importlib.import_module(ROUTERS[name]), name)
 
 
 def load_router(folder: str | Path) -> Router:
-    """Load the router that `Router.save` wrote into `folder`, every part of it checked; no code of its is run.
+    """Load and check the router that `Router.save` wrote into `folder`; no code of its author is run.
 
-    Raises FileNotFoundError where there is no router, or not all of it, and ValueError for a file of another version,
-    of an unknown router, or changed since it was written, and for another encoder than the router was trained with.
+    FileNotFoundError: there is no router, or not all of it. ValueError: a file of another version or of an unknown
+    router, one changed since it was written, and another encoder than the router was trained with.
     """
     if isinstance(folder, str) and folder.startswith("hub:"):
         folder = importlib.import_module("routing.routers.sharing").fetch_router(folder)
@@ -239,20 +233,20 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _check_file(path: Path, sha256: str | None = None, size: int | None = None) -> None:
-    """Check place, size and hash of a file of a router: a link may lead to the blobs of the hub's cache only."""
+    """Check place, size and hash of a router's file; a link may lead to the blobs of the hub's cache only."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {path.parent} holds no saved router, or not all of it")
     folder = path.parent.resolve()
     if path.resolve().parent not in (folder, folder.parent.parent / "blobs"):
-        raise ValueError(f"{path} is a link that leads out of the router's folder; do not use it")
+        raise ValueError(f"{path} is a link that leads out of the router's folder; replace it by the file itself")
     if size not in (None, path.stat().st_size) or (sha256 is not None and sha256 != hash_file(path)):
         raise ValueError(f"{path} is not the file that was saved (its size or sha256 differs); train it again")
 
 
 def _fits(value: object, hint: Any) -> bool:
     """Return whether a value from JSON is of a type; numbers are finite and not negative."""
-    kind, parts = get_origin(hint) or hint, get_args(hint)
-    if parts and kind in (list, dict):
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind in (list, dict):
         items = value.values() if type(value) is dict else value
         return type(value) is kind and all(_fits(item, parts[-1]) for item in items)
     if parts:
@@ -262,7 +256,7 @@ def _fits(value: object, hint: Any) -> bool:
 
 
 def _checked_settings(make: type[Router], settings: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the settings of a router as its class takes them."""
+    """Return settings from JSON as a router's class takes them."""
     hints = get_type_hints(make) | {"encoder": dict}
     known = {item.name: hints[item.name] for item in fields(make)}
     settings = {name if name in known else RENAMED.get(name, name): value for name, value in settings.items()}
@@ -306,27 +300,26 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 @dataclass
 class EmbeddingRouter(Router):
-    """A router that sees a prompt as a unit vector; `encoder` makes it of a string."""
+    """A router that sees each prompt as a unit vector from its encoder."""
 
     encoder: PromptEncoder = field(default_factory=PromptEncoder, kw_only=True)
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
         vectors = self._battle_vectors(battles, embeddings)
-        ordered = canonical_order(battles.reset_index(drop=True))
-        codes = encode_battles(ordered)
+        codes = encode_battles(ordered := canonical_order(battles.reset_index(drop=True)))
         self.models = codes.models
         self._learn(codes, ordered["prompt"].to_numpy(), vectors[ordered.index])
         return self
 
     def _battle_vectors(self, battles: pd.DataFrame, embeddings: np.ndarray | None) -> np.ndarray:
-        """Return unit vectors of battles' prompts, (n_battles, width): those given, or the encoder's."""
+        """Return unit vectors of the battles' prompts, given or encoded: (n_battles, width)."""
         if "prompt" not in battles.columns:
-            raise ValueError(f"a {type(self).__name__} learns from prompts: the battle table lacks column prompt")
+            raise ValueError(f"the battle table lacks column prompt, which a {type(self).__name__} learns from")
         if embeddings is None:
             return self.encoder.encode(validate_battles(battles)["prompt"].tolist())
         vectors = unit_rows(embeddings)
         if len(vectors) != len(battles):
-            raise ValueError(f"{len(vectors)} embeddings for {len(battles)} battles; give one a battle")
+            raise ValueError(f"{len(vectors)} embeddings for {len(battles)} battles; give one per battle")
         return vectors
 
     @abstractmethod
@@ -342,7 +335,7 @@ class EmbeddingRouter(Router):
     def _settings(self) -> dict[str, Any]:
         encoder = self.encoder
         if callable(encoder.name):
-            raise ValueError("this router's encoder is a function, which no file can hold; use a model's name")
+            raise ValueError("this router's encoder is a function, which cannot be saved; use a model's name")
         kept = {"max_length": encoder.max_length, "n_layers": encoder.n_layers, "content": encoder.content}
         return super()._settings() | {"encoder": kept | pin_model(encoder.name, encoder.content)}
 
@@ -356,17 +349,17 @@ def check_texts(prompts: Prompts) -> int:
 
 @dataclass
 class BradleyTerryRouter(Router):
-    """The leaderboard as a router: the same ratings for every prompt. What a prompt-aware router has to beat.
+    """The leaderboard as a router: the same ratings for every prompt. What a prompt-aware router has to beat."""
 
-    `prior_strength` as in `fit_bradley_terry`: with 0, battles without a finite estimate are an error.
-    """
-
-    prior_strength: float = 0.0
+    prior_strength: float = 0.0  # as in `fit_bradley_terry`: with 0, battles without a finite estimate are an error
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
-        counts = count_pairs(battles)
-        fit = fit_bradley_terry(counts, "davidson", self.prior_strength)
-        self.models, self.nu, self.constant_ratings = counts.models, fit.tie_parameter, fit.ratings.to_numpy()
+        fit = fit_bradley_terry(count_pairs(battles), "davidson", self.prior_strength)
+        self.models, self.nu, self.constant_ratings = (
+            tuple(fit.ratings.index),
+            fit.tie_parameter,
+            fit.ratings.to_numpy(),
+        )
         return self
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
@@ -378,9 +371,9 @@ class BradleyTerryRouter(Router):
 
 @dataclass
 class RandomRouter(Router):
-    """Ratings drawn at random for each prompt and model: standard normal, always the same for the same text.
+    """Standard normal ratings drawn for each prompt and model, always the same for the same text.
 
-    nu is that of equal models with the share of ties of the battles, one battle a third of which is a tie added.
+    nu is that of equal models with the battles' share of ties, after adding one battle of which a third is a tie.
     """
 
     seed: int = 0

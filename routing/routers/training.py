@@ -1,9 +1,9 @@
-"""Train a transformer under a linear head on battles, so that a kill costs no more than the steps since a checkpoint.
+"""Train a transformer under a linear head on battles, resuming from checkpoints after a kill.
 
     rating[m](q) = leaderboard[m] + (W (h(q) - mean of h))[tier of m]
 
-h(q) is what a transformer makes of the prompt. The leaderboard, a Bradley-Terry fit to all battles, stays as it is;
-the head's outputs are what a prompt adds to it, one output for each tier of models (or each model).
+h(q) is the transformer's vector of the prompt. The leaderboard, a Bradley-Terry fit to all battles, stays as it is; the
+head adds to it one output for each tier of models (or each model).
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ from routing.battles import BattleCodes, number_texts
 from routing.files import lock_folder, write_json
 
 N_FOLDS = 5
-PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)  # from stiff to free, for vectors of numbers of size 1
+PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)  # strongest first, for vectors of root mean square 1
+
+
+BattleLoss = Callable[[torch.Tensor, torch.Tensor, "BattlesByPrompt"], torch.Tensor]  # of outputs, log nu, battles
 
 
 class BattlesByPrompt(NamedTuple):
-    """Battles gathered by prompt: a transformer encodes each distinct prompt once, however many battles it has."""
+    """Battles grouped by distinct prompt, which a transformer encodes once, however many battles it has."""
 
-    prompts: tuple[str, ...]  # distinct
+    prompts: tuple[str, ...]
     prompt: torch.Tensor  # (n_battles,) int64, index into prompts, ascending
     tiers: torch.Tensor  # (n_battles, 2) int64, tier of the first and the second model
     offset: torch.Tensor  # (n_battles,) float32, leaderboard rating of the first minus that of the second
@@ -47,9 +50,8 @@ class BattlesByPrompt(NamedTuple):
 
     def part(self, chosen: np.ndarray) -> BattlesByPrompt:
         """Return the battles of some prompts; `chosen`: indices into `prompts`, ascending."""
-        chosen = torch.as_tensor(chosen, dtype=torch.int64)
         place = torch.full((len(self.prompts),), -1)
-        place[chosen] = torch.arange(len(chosen))
+        place[torch.as_tensor(chosen)] = torch.arange(len(chosen))
         rows = place[self.prompt] >= 0
         prompts = tuple(self.prompts[number] for number in chosen.tolist())
         return BattlesByPrompt(prompts, place[self.prompt[rows]], *(column[rows] for column in self[2:]))
@@ -62,7 +64,7 @@ class BattlesByPrompt(NamedTuple):
 def gather_by_prompt(
     codes: BattleCodes, prompts: np.ndarray, leaderboard: np.ndarray, model_tier: np.ndarray
 ) -> BattlesByPrompt:
-    """Gather battles in canonical order by prompt, prompts in alphabetical order.
+    """Group battles in canonical order by prompt, alphabetically.
 
     `prompts`: (n_battles,) str; `leaderboard`, log-odds, and `model_tier`: (n_models,).
     """
@@ -83,8 +85,7 @@ def _pair_margins(outputs: torch.Tensor, battles: BattlesByPrompt) -> torch.Tens
 def davidson_losses(outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
     """Return the negative log-likelihood of each battle's outcome, (n_battles,), in nats [Davidson70].
 
-    `outputs`, (n_prompts, n_tiers), are what each prompt adds to the leaderboard; `log_nu`, (), is minus infinity where
-    no battle was tied.
+    `outputs`: (n_prompts, n_tiers), added to the leaderboard; `log_nu`, (), is minus infinity if no battle was tied.
     """
     margin = _pair_margins(outputs, battles)
     logits = torch.stack([margin / 2, log_nu.expand_as(margin), -margin / 2], dim=1)
@@ -92,11 +93,10 @@ def davidson_losses(outputs: torch.Tensor, log_nu: torch.Tensor, battles: Battle
 
 
 def score_losses(outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
-    """Return the cross-entropy of each battle's score (win 1, tie 1/2) and Davidson's expected one, in nats.
+    """Return the cross-entropy, in nats, of each battle's score (win 1, tie 1/2) and P(win) + P(tie) / 2 of Davidson.
 
-    The expected score is P(win) + P(tie) / 2, with nu as it is on the whole. Ties are rarer on some prompts than on
-    others; the ratings that minimise this loss give the right expected score nonetheless, and that is what a choice
-    between two models turns on. Arguments as `davidson_losses`.
+    nu is one number although ties are rarer on some prompts; the ratings that minimise this loss still give the right
+    expected score, on which a choice between two models depends. Arguments as `davidson_losses`.
     """
     margin = _pair_margins(outputs, battles)
     half_tie = (log_nu - math.log(2)).expand_as(margin)
@@ -113,9 +113,8 @@ def fit_head(
 ) -> torch.Tensor:
     """Return the W that minimises ``loss(vectors @ W.T) + penalty / 2 * |W|^2``: (n_outputs, width) float64.
 
-    Found by L-BFGS in double precision, from `start` or from 0. Of a loss that is convex in the outputs,
-    (n_prompts, n_outputs), as the mean of `davidson_losses`, it is the one minimum. A loss that is not finite raises
-    RuntimeError.
+    L-BFGS from `start` or 0; for a loss convex in the outputs, (n_prompts, n_outputs), the minimum is unique.
+    RuntimeError: the loss is not finite.
     """
     vectors = vectors.double()  # (n_prompts, width)
     weight = torch.zeros(n_outputs, vectors.shape[1], dtype=torch.float64) if start is None else start.clone()
@@ -130,7 +129,7 @@ def fit_head(
 
     value = optimizer.step(closure)
     if not (torch.isfinite(value) and torch.isfinite(weight).all()):
-        raise RuntimeError("the loss of the head is not finite; look for prompts whose vectors are not finite")
+        raise RuntimeError("the loss of the head is not finite; remove prompts whose vectors are not finite")
     return weight.detach()
 
 
@@ -143,9 +142,8 @@ def choose_head(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Fit the head with the penalty that does best over folds of the prompts; a head of 0 if none improves on it.
 
-    Penalties, of vectors centred and scaled, are tried from stiff to free, until two in a row do worse. `vectors`:
-    (n_prompts, width); `loss` gives that of each battle. Returned are weight, (n_outputs, width), and constant,
-    (n_outputs,): outputs are ``vectors @ weight.T + constant``.
+    Penalties are tried, strongest first, until two in a row do worse. `vectors`: (n_prompts, width); `loss`: of each
+    battle. Outputs are ``vectors @ weight.T + constant`` with weight, (n_outputs, width), and constant, (n_outputs,).
     """
     n_prompts = len(battles.prompts)
     fold = rng.permutation(np.arange(n_prompts) % min(N_FOLDS, n_prompts))
@@ -177,10 +175,7 @@ def choose_head(
 
 
 def pad_rows(rows: Sequence[torch.Tensor], left: bool) -> dict[str, torch.Tensor]:
-    """Make one input of a transformer from prompts' token numbers, each (T,): (B, T), and a mask over the padding.
-
-    Padded on the left the last position is the prompt's, and positions are counted from the prompt's beginning.
-    """
+    """Return a transformer's inputs, (B, T), from the token ids of prompts; on the left, positions skip the padding."""
     side = "left" if left else "right"
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
     inputs = {"attention_mask": mask, "input_ids": pad_sequence(rows, batch_first=True, padding_side=side)}
@@ -188,10 +183,7 @@ def pad_rows(rows: Sequence[torch.Tensor], left: bool) -> dict[str, torch.Tensor
 
 
 def batches_to_train(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Put every prompt in one batch of `size` (one may have fewer) with others of like length, in random order.
-
-    Prompts of equal length are also mixed.
-    """
+    """Put every prompt in one batch of `size` (the last may be smaller) with others of like length, in random order."""
     order = rng.permutation(len(lengths))
     order = order[np.argsort(-np.asarray(lengths)[order], kind="stable")]
     batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
@@ -215,7 +207,7 @@ class Batches:
 
 
 def bfloat16_where_faster(device: torch.device | str) -> torch.autocast:
-    """Return a context in which a device computes in bfloat16, if it does so faster than in float32."""
+    """Return a context that computes in bfloat16 on a device where this is faster than float32."""
     kind = torch.device(device).type
     on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     faster = torch.cuda.is_bf16_supported() if kind == "cuda" else kind == "cpu" and on_cpu()
@@ -223,10 +215,9 @@ def bfloat16_where_faster(device: torch.device | str) -> torch.autocast:
 
 
 class RatingModel(nn.Module):
-    """A transformer whose vector of a prompt goes through a linear head: one output for each tier.
+    """A transformer, `pool` (states, (B, T, width) float32, and mask to vectors, (B, width)), and a linear head.
 
-    `pool` makes the vectors, (B, width), of the last layer's states, (B, T, width) float32, and the mask. Training
-    starts at `log_nu`; minus infinity, where there are no ties, is not trained.
+    Training starts at `log_nu`; minus infinity, where there are no ties, is not trained.
     """
 
     def __init__(self, backbone: nn.Module, pool: Callable[..., torch.Tensor], head: nn.Linear, log_nu: float) -> None:
@@ -236,7 +227,7 @@ class RatingModel(nn.Module):
         self._no_split_modules = getattr(backbone, "_no_split_modules", None)  # how FSDP wraps it
 
     def vectors(self, attention_mask: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
-        """Return the prompts' vectors, (B, width) float32."""
+        """Return the prompts' vectors: (B, width) float32."""
         states = self.backbone(attention_mask=attention_mask, **inputs).last_hidden_state  # (B, T, width)
         return self.pool(states.float(), attention_mask)
 
@@ -249,7 +240,7 @@ class RatingModel(nn.Module):
 
 @dataclass(kw_only=True)
 class TrainingSettings:
-    """How `train_model` trains; both classifiers have these settings."""
+    """Settings of `train_model`, which both classifiers have."""
 
     n_epochs: int = 1  # times each prompt is seen
     batch_size: int = 16  # prompts, each with all its battles
@@ -259,11 +250,11 @@ class TrainingSettings:
     weight_decay: float = 0.01
     warmup_share: float = 0.1  # of the steps
     max_grad_norm: float = 1.0
-    validation_share: float = 0.1  # of the prompts: layers are not trained on them, their loss is the learning curve
+    validation_share: float = 0.1  # of the prompts, on which no layer is trained
     early_stopping: bool = True  # keep the best step on the validation battles; False: the last one, as RouteLLM does
-    checkpoint_steps: int = 100  # between two validations; each leaves a checkpoint
+    checkpoint_steps: int = 100  # between two validations, each of which leaves a checkpoint
     seed: int = 0
-    device: str = "cpu"  # as torch names it; where bfloat16 is faster the transformer computes in it
+    device: str = "cpu"  # as torch names it
 
     def __post_init__(self) -> None:
         for name in ("n_epochs", "batch_size", "accumulation", "checkpoint_steps", "learning_rate"):
@@ -277,24 +268,22 @@ def train_model(
     model: RatingModel,
     training: Batches,
     validation: Batches,
-    battle_loss: Callable[[torch.Tensor, torch.Tensor, BattlesByPrompt], torch.Tensor],
+    battle_loss: BattleLoss,
     settings: TrainingSettings,
     checkpoints: Path | None = None,
 ) -> np.ndarray:
-    """Train, in place, those of the model's parameters that require a gradient; batches are in the order of the steps.
+    """Train, in place, the parameters of a model that require a gradient; batches are in the order of the steps.
 
-    Called again with the same folder of checkpoints (by default a temporary one), this goes on from the last one and
-    ends in the weights of a training that was never stopped: first weights, batches and dropout follow from the seed,
-    and a checkpoint holds the state of all of them. The folder is removed in the end. Under ``accelerate launch`` each
-    process takes its share of a step's batches, and all have to be given one folder.
+    Called again with the same folder of checkpoints (by default a temporary one, removed in the end), this resumes and
+    ends in the weights of a training that was never stopped, bit for bit. Under ``accelerate launch`` all processes
+    share a step's batches and the folder.
 
-    With early stopping the step that does best on the validation battles is kept, or the start where the gain is not
-    above its standard error: a few hundred battles cannot tell smaller gains from chance, of which the best of several
-    steps has most.
+    Early stopping keeps the best step on the validation battles, or the start if the gain is not above its standard
+    error: a few hundred battles cannot tell smaller gains from chance, and the best of several steps is luckiest.
 
-    Returned is the learning curve, (n_validations, 3): step (0: before), training (mean loss since the last validation)
-    and validation, in nats per battle. A loss that is not finite raises RuntimeError, and the model has the weights it
-    had before; checkpoints of another training, or another process that trains with them, raise ValueError.
+    Returns the learning curve, (n_validations, 3): step (0: before), training loss (mean since the last validation) and
+    validation loss, in nats per battle. RuntimeError: a loss is not finite (the model keeps the weights it had);
+    ValueError: the checkpoints are of another training, or another process trains with them.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     start = [parameter.detach().clone() for parameter in trained]
@@ -336,7 +325,7 @@ class _Run:
     model: RatingModel
     training: Batches
     validation: Batches
-    battle_loss: Callable[[torch.Tensor, torch.Tensor, BattlesByPrompt], torch.Tensor]
+    battle_loss: BattleLoss
     settings: TrainingSettings
     folder: Path
 
@@ -348,15 +337,11 @@ class _Run:
         self.n_steps = math.ceil(len(self.training.numbers) / self.step_size)
         self.battles_per_prompt = len(battles.outcome) / len(battles.prompts)
         self.log_nu = self.model.log_nu
-        groups = [
-            {
-                "params": [parameter],
-                "lr": settings.head_learning_rate if name.startswith("head.") else settings.learning_rate,
-                "weight_decay": settings.weight_decay if parameter.ndim > 1 else 0.0,  # not of biases and scales
-            }
-            for name, parameter in self.model.named_parameters()
-            if parameter.requires_grad
-        ]
+        groups = []
+        for name, parameter in self.model.named_parameters():
+            rate = settings.head_learning_rate if name.startswith("head.") else settings.learning_rate
+            decay = settings.weight_decay if parameter.ndim > 1 else 0.0  # not of biases and scales
+            groups += [{"params": [parameter], "lr": rate, "weight_decay": decay}] if parameter.requires_grad else []
         optimizer = torch.optim.AdamW(groups, fused=True)
         n_warmup = math.ceil(settings.warmup_share * self.n_steps)
         schedule = get_linear_schedule_with_warmup(optimizer, n_warmup, self.n_steps)
@@ -364,7 +349,7 @@ class _Run:
         torch.manual_seed(settings.seed + self.accelerator.process_index)  # of dropout
 
     def _fingerprint(self) -> str:
-        """Identify the training: its first weights, its batches and its settings."""
+        """Return a hash of the training's first weights, batches and settings."""
         columns = [column.numpy() for column in self.training.battles[1:]]
         weights = [p.detach().cpu().numpy() for p in self.model.parameters() if p.requires_grad]
         digest = hashlib.sha256(repr(self.settings).encode())
@@ -373,14 +358,14 @@ class _Run:
         return digest.hexdigest()
 
     def train(self, first_loss: float) -> list[tuple[int, float, float]]:
-        """Take all steps that no checkpoint holds, end in the step to keep, and return the learning curve."""
+        """Take the steps since the last checkpoint, end in the step to keep, and return the learning curve."""
         curve, best, losses = [(0, math.nan, first_loss)], 0, []
         whole = {int(path.parent.name[5:]): path for path in self.folder.glob("step-*/progress.json")}
         done = max(whole, default=0)
         if done:
             progress = json.loads(whole[done].read_text(encoding="utf-8"))
             if progress["training"] != self.fingerprint:
-                raise ValueError(f"{self.folder} holds checkpoints of another training; remove it or name another one")
+                raise ValueError(f"{self.folder} holds checkpoints of another training; remove it or choose another")
             curve, best = progress["curve"], progress["best"]
             self.accelerator.load_state(str(whole[done].parent))
         hide = None if self.accelerator.is_main_process else True
@@ -397,7 +382,7 @@ class _Run:
         return curve
 
     def take_step(self, step: int) -> float:
-        """Take one step, counted from 1; return its mean loss, nats per battle."""
+        """Take one step, counted from 1; return its mean loss in nats per battle."""
         batches = np.arange(len(self.training.numbers))[(step - 1) * self.step_size : step * self.step_size]
         n_processes = self.accelerator.num_processes  # each has equally many batches; in the last step some come twice
         shared = np.resize(batches, (math.ceil(len(batches) / n_processes), n_processes))
@@ -406,7 +391,7 @@ class _Run:
         for place, batch in enumerate(own):
             with nullcontext() if place == len(own) - 1 else self.accelerator.no_sync(self.model):
                 losses, battles = self.battle_losses(self.training, batch)
-                # Over the battles that as many prompts have on average, so that each weighs the same in every batch.
+                # Divided by what these prompts have on average, so that a battle weighs the same in every batch.
                 loss = losses.sum() / (self.battles_per_prompt * len(battles.prompts) * len(own))
                 if not torch.isfinite(loss):
                     raise RuntimeError(
@@ -429,7 +414,7 @@ class _Run:
         return self.battle_loss(outputs, self.log_nu, battles), battles
 
     def validate(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return losses of the validation battles, summed over each prompt's, and their number: (n_prompts,)."""
+        """Return the sum and the number of the losses of each validation prompt's battles: (n_prompts,)."""
         self.model.eval()
         sums, counts = [], []
         with torch.no_grad():
@@ -441,7 +426,7 @@ class _Run:
         return torch.cat(sums), torch.cat(counts)
 
     def save(self, step: int, best: int, curve: list[tuple[int, float, float]]) -> None:
-        """Leave a checkpoint, whole once its progress is written; of the earlier ones only the best stays."""
+        """Write a checkpoint, its progress last, and remove all earlier ones but the best."""
         folder = self.folder / f"step-{step}"
         self.accelerator.save_state(str(folder))
         self.accelerator.wait_for_everyone()
