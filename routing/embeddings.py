@@ -243,17 +243,15 @@ def encode_without_torch(text: str, max_length: int) -> np.ndarray:
         x /= np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(1e-12))
         return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
-    words, places, kinds = (
-        weights[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "position", "token_type")
-    )
-    states = normalize(words[tokens] + places[: len(tokens)] + kinds[0], "embeddings.LayerNorm")  # (T, width)
+    kinds = ("word", "position", "token_type")
+    words, places, types = (weights[f"embeddings.{kind}_embeddings.weight"] for kind in kinds)
+    states = normalize(words[tokens] + places[: len(tokens)] + types[0], "embeddings.LayerNorm")  # (T, width)
     for layer in range(BUNDLED_LAYERS):
         at = f"encoder.layer.{layer}"
         sides = (dense(states, f"{at}.attention.self.{side}") for side in ("query", "key", "value"))
         query, key, value = (side.reshape(len(tokens), BUNDLED_HEADS, -1).swapaxes(0, 1) for side in sides)  # (H, T, d)
         shares = softmax(query @ key.swapaxes(1, 2) * np.float32(query.shape[2] ** -0.5), axis=2)  # (H, T, T)
-        seen = (shares @ value).swapaxes(0, 1).reshape(states.shape)
-        seen = dense(seen, f"{at}.attention.output.dense")
+        seen = dense((shares @ value).swapaxes(0, 1).reshape(states.shape), f"{at}.attention.output.dense")
         states = normalize(states + seen, f"{at}.attention.output.LayerNorm")
         inner = dense(states, f"{at}.intermediate.dense")
         inner = dense(inner * ndtr(inner), f"{at}.output.dense")
@@ -281,7 +279,7 @@ class PromptEncoder:
     device: str = "cpu"  # as torch names it
     cache: str | Path | bool = True  # its folder; True: ``embeddings`` in `cache_folder`; False: none
     revision: str | None = None  # branch, tag or commit on the hub; None: the newest
-    n_layers: int | None = None  # pool this layer's output: those above tell more of the topic than of the task
+    n_layers: int | None = None  # pool this layer's output: the layers above it tell content rather than kind of text
 
     def __post_init__(self) -> None:
         if self.max_length < 3:
@@ -345,7 +343,7 @@ class PromptEncoder:
         return joined.reshape(len(keys), widths[0]).astype(np.float32, copy=False)
 
     def _batches(self, keys: list[bytes], texts: list[str]) -> Iterator[list[bytes]]:
-        """Yield the keys of each batch; a function pads its texts itself, and may cost something per call."""
+        """Yield the keys of each batch; a function pads its texts itself, and may have a price per call."""
         lengths = [min(len(text) // CHARACTERS_PER_TOKEN, self.max_length) + N_SPECIAL_TOKENS for text in texts]
         on_cpu = self.device.startswith("cpu") and not callable(self.name)
         for numbers in batches_to_read(np.array(lengths), self.batch_size, on_cpu):

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, locks, hashes of content, and where the caches lie."""
+"""Write files and folders whole or not at all, lock them, hash their content, and find the cache folder."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ except ImportError:  # Windows: nothing is locked there
 
 def cache_folder() -> Path:
     """Return the folder of all caches: the one that ROUTING_CACHE names, or ``routing`` in the user's cache folder."""
-    import pooch  # takes a while to import, and only this function needs it
+    import pooch  # slow to import
 
     return Path(os.environ.get("ROUTING_CACHE") or pooch.os_cache("routing")).expanduser()
 
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of an existing file or folder during the block; the system ends it when the process ends.
+    """Hold the lock of an existing file or folder during the block; the system releases it when the process ends.
 
-    Raises BlockingIOError where another holder has the lock and `wait` is False, and FileNotFoundError where there is
-    no such file or folder, or it was removed while this call waited.
+    BlockingIOError: another holder has it and `wait` is False. FileNotFoundError: there is no such file or folder, or
+    it was removed while this call waited.
     """
     if fcntl is None:
         yield
@@ -55,7 +55,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from writing into a folder during the block; the file ``.lock`` in it names this process.
 
-    Raises ValueError, with its process id, where another process has locked the folder.
+    ValueError: another process, whose id is given, has locked the folder.
     """
     name = folder / ".lock"
     with ExitStack() as stack:
@@ -75,8 +75,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
 def write_whole(target: Path, folder: bool = False) -> Iterator[Path]:
     """Yield a new, empty file or folder next to `target`, and move it there at the end of the block.
 
-    Several processes may write the same file at once, and the last one wins. What a killed process left is removed by
-    the next call. Raises OSError where a folder is to be moved to where a folder with content is.
+    If several processes write a file at once, the last one wins. What a killed process left is removed by the next
+    call. OSError: `target` is a folder with content.
     """
     for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
         with suppress(OSError), locked(left, wait=False):  # its writer does not live, or it would hold the lock

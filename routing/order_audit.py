@@ -7,6 +7,7 @@ methods. The faults it was written for are rewritten in `routing.studies.order.o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -96,26 +97,17 @@ def audit_order(
 ) -> pd.DataFrame:
     """Make every swap of order on one router, and measure what changes in its answers about `pair` (strong, weak).
 
-    Battles are reordered and the router is fitted again (the six of `reorder_battles`); the pair is swapped where the
-    router is made, and where it is queried; rows of the benchmark are shuffled while scores are tied.
+    Battles are reordered and a new router is fitted (`reorder_battles`); the pair is swapped where the router is made,
+    and where it is queried; given the `quality` of both models' answers, (n_prompts,) each, rows of the evaluation
+    `make_curve` are shuffled while scores are tied.
 
-    Parameters
-    ----------
-    make_router : function (strong, weak) -> Router
-        A new, unfitted router. Routers of this package take no pair: ``lambda strong, weak: SimilarityRouter()``.
-    prompts : sequence of str, or array of embeddings, shape (n_prompts, width)
-        What the router is queried about.
-    embeddings : array, shape (n_battles, width), optional
-        Of the battles' prompts; by default the router's encoder makes them.
-    quality : two arrays, shape (n_prompts,), optional
-        Quality of both models' answers. With it the evaluation `make_curve` is audited as well.
+    `make_router` takes strong and weak and returns an unfitted router; those of this package need no pair: ``lambda
+    strong, weak: SimilarityRouter()``. `embeddings`, (n_battles, width), are of the battles' prompts; by default the
+    router's encoder makes them. `prompts` are those of the queries, as strings or embeddings.
 
-    Returns
-    -------
-    DataFrame
-        One row per swap: swap; largest_change of P(strong wins), P(tie), P(weak wins) over all prompts, mirrored back
-        where a swap mirrors it, or of APGR for "tied scores"; decisions_changed, the share of prompts that go to the
-        other model at `strong_share`; raised, the error if there was one, else "".
+    One row per swap: swap; largest_change of P(strong wins), P(tie), P(weak wins) over all prompts, mirrored back where
+    a swap mirrors it, or of APGR for "tied scores"; decisions_changed, the share of prompts that go to the other model
+    at `strong_share`; raised, the error if there was one, else "".
     """
     rng = np.random.default_rng(seed)
     strong, weak = pair
@@ -135,16 +127,13 @@ def audit_order(
         return queried.outcome_probability(prompts, weak, strong)[:, ::-1]
 
     def make_swapped() -> np.ndarray:
-        """Neither the answer about the pair nor that about the swapped pair may change; the worse of the two."""
+        """Return the answer about the pair or the swapped pair, whichever changed more."""
         other = fit(table, weak, strong)
         answers = other.outcome_probability(prompts, strong, weak), query_swapped(other)
         return max(answers, key=lambda after: np.abs(after - before).max())
 
-    trials: dict[str, Callable[[], np.ndarray]] = {
-        name: lambda reordered=reordered: refit(reordered) for name, reordered in reorder_battles(table, rng).items()
-    }
-    trials["pair at construction"] = make_swapped
-    trials["pair when asked"] = lambda: query_swapped(router)
+    trials = {name: partial(refit, reordered) for name, reordered in reorder_battles(table, rng).items()}
+    trials |= {"pair at construction": make_swapped, "pair when asked": partial(query_swapped, router)}
     rows = []
     for name, trial in trials.items():
         try:
@@ -156,10 +145,7 @@ def audit_order(
             rows.append((name, float(np.abs(after - before).max()), changed, ""))
     if quality is not None:
         tied = np.round(_p_strong(before), 1)
-        shuffled = rng.permutation(len(tied))
-        one, other = (
-            make_curve(tied[rows_], *(np.asarray(values)[rows_] for values in quality)).apgr()
-            for rows_ in (np.arange(len(tied)), shuffled)
-        )
+        columns = np.stack([tied, *quality])
+        one, other = (make_curve(*table).apgr() for table in (columns, columns[:, rng.permutation(len(tied))]))
         rows.append(("tied scores", abs(one - other), np.nan, ""))
     return pd.DataFrame(rows, columns=["swap", "largest_change", "decisions_changed", "raised"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Two test processes share two cores: more threads than that only wait for each other. Set before numpy loads.
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from routing.battles import WINNERS, clean_name
+from routing.embeddings import bundled_model_folder
 
 settings.register_profile("routing", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("routing")
@@ -38,6 +40,16 @@ def battle_tables(draw, n_models: int = 5, max_rows: int = 30) -> pd.DataFrame:
             "winner": [winner for _, winner in rows],
         }
     )
+
+
+def link_bundled_model(folder: Path) -> Path:
+    """Make a folder with links to the files of all-MiniLM-L6-v2, and return it."""
+    for source in bundled_model_folder().rglob("*"):
+        if source.is_file():
+            link = folder / source.relative_to(bundled_model_folder())
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(source)
+    return folder
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from routing.embeddings import (
     unit_rows,
 )
 from routing.files import cache_folder
+from tests.conftest import link_bundled_model
 
 
 def letter_vectors(texts: list[str]) -> np.ndarray:
@@ -226,7 +227,7 @@ def test_the_vector_stored_first_is_the_one_given(tmp_path):
 
 def test_a_changed_width_asks_for_a_new_revision(tmp_path):
     PromptEncoder(letter_vectors, cache=tmp_path, revision="1").encode(["a"])
-    with pytest.raises(ValueError, match=r"widths 5, 500 .*needs a new revision"):
+    with pytest.raises(ValueError, match=r"widths 5, 500 .*new revision"):
         PromptEncoder(wide_vectors, cache=tmp_path, revision="1").encode(["a", "b"])
 
 
@@ -448,13 +449,7 @@ def test_loaded_encoder_travels_without_its_model(minilm):
 
 
 def test_folder_is_known_by_its_content(minilm, tmp_path):
-    folders = [tmp_path / place / "minilm" for place in ("here", "there", "changed")]
-    for folder in folders:
-        for source in bundled_model_folder().rglob("*"):
-            if source.is_file():
-                link = folder / source.relative_to(bundled_model_folder())
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(source)
+    folders = [link_bundled_model(tmp_path / place / "minilm") for place in ("here", "there", "changed")]
     (folders[2] / "modules.json").unlink()
     (folders[2] / "modules.json").write_text((folders[0] / "modules.json").read_text() + "\n")
     here, there, changed = (PromptEncoder(folder, cache=tmp_path / "cache") for folder in folders)
@@ -505,11 +500,7 @@ def test_a_model_s_own_code_is_never_run_and_nobody_is_asked(tmp_path, monkeypat
     from routing.routers.classifier import load_pretrained
 
     monkeypatch.setattr("builtins.input", fail_to_encode)
-    for source in bundled_model_folder().rglob("*"):
-        if source.is_file():
-            link = tmp_path / source.relative_to(bundled_model_folder())
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(source)
+    link_bundled_model(tmp_path)
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
     modules = json.loads((tmp_path / "modules.json").read_text())
     (tmp_path / "modules.json").unlink()

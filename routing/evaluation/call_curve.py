@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -88,12 +88,7 @@ class CallCurve:
             return float(np.interp(level, self.pgr(TENTHS), TENTHS))
         if rule != "smallest":
             raise ValueError(f"unknown CPT rule {rule!r}; use smallest or routellm")
-        first = int(np.argmax(self.recovered >= level))
-        if first == 0:
-            return 0.0
-        below, above = self.recovered[first - 1 : first + 1]
-        left, right = self.strong_share[first - 1 : first + 1]
-        return float(left + (right - left) * ((level - below) / (above - below)))
+        return first_reaching(self.strong_share, self.recovered, level)
 
 
 METRICS: Mapping[str, Callable[[CallCurve], float]] = {
@@ -104,27 +99,31 @@ METRICS: Mapping[str, Callable[[CallCurve], float]] = {
 }
 
 
-class _Ranking(NamedTuple):
-    """Prompts from the highest score down."""
-
-    order: np.ndarray  # (n_prompts,) row of each prompt
-    block_ends: np.ndarray  # (n_blocks,) position in `order` of the last prompt of each block of equal scores
-
-
-def _rank(score: np.ndarray, quality_strong: np.ndarray, quality_weak: np.ndarray) -> _Ranking:
+def _tracer(score: np.ndarray, strong: np.ndarray, weak: np.ndarray) -> Callable[..., CallCurve]:
+    """Return a function from how often each prompt occurs, (n_prompts,), and both mean qualities to the curve."""
     # Within a block the qualities give the order, so that sums of floats cannot depend on the order of rows.
-    order = np.lexsort((quality_weak, quality_strong, -score))
-    ranked = score[order]
-    return _Ranking(order, np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(score) - 1))
+    order = np.lexsort((weak, strong, -score))
+    ranked, gain = score[order], (strong - weak)[order]
+    block_ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(score) - 1)
+
+    def trace(weights: np.ndarray, weak_mean: float, strong_mean: float) -> CallCurve:
+        counts = weights[order]
+        n_sent = counts.cumsum()[block_ends]
+        quality = weak_mean + (counts * gain).cumsum()[block_ends] / n_sent[-1]
+        quality[-1] = strong_mean  # the same, without the rounding of the sum
+        return CallCurve(np.append(0.0, n_sent / n_sent[-1]), np.append(weak_mean, quality))
+
+    return trace
 
 
-def _trace(ranking: _Ranking, weights: np.ndarray, gain: np.ndarray, weak_mean: float, strong_mean: float) -> CallCurve:
-    """Return the curve in which prompt i occurs ``weights[i]`` times; `gain` is strong minus weak quality."""
-    counts = weights[ranking.order]
-    n_sent = counts.cumsum()[ranking.block_ends]
-    quality = weak_mean + (counts * gain[ranking.order]).cumsum()[ranking.block_ends] / n_sent[-1]
-    quality[-1] = strong_mean  # the same, without the rounding of the sum
-    return CallCurve(np.append(0.0, n_sent / n_sent[-1]), np.append(weak_mean, quality))
+def first_reaching(x: np.ndarray, y: np.ndarray, level: float) -> float:
+    """Return the smallest x at which a piecewise linear curve reaches `level`; infinite if it never does."""
+    if not (y >= level).any():
+        return math.inf
+    first = int(np.argmax(y >= level))
+    if first == 0:
+        return float(x[0])
+    return float(x[first - 1] + (x[first] - x[first - 1]) * ((level - y[first - 1]) / (y[first] - y[first - 1])))
 
 
 def refuse_rows(at_fault: np.ndarray, name: str, values: np.ndarray, reason: str) -> None:
@@ -153,10 +152,9 @@ def call_curve(p_strong: np.ndarray, quality_strong: np.ndarray, quality_weak: n
     0 or 1, a judge's grade, or any other number. ValueError names the row of a value that is not finite.
     """
     score, strong, weak = check_columns(p_strong=p_strong, quality_strong=quality_strong, quality_weak=quality_weak)
-    n_prompts = len(score)
-    weak_mean, strong_mean = math.fsum(weak) / n_prompts, math.fsum(strong) / n_prompts  # fsum: exact, so order-free
-    ranking = _rank(score, strong, weak)
-    return _trace(ranking, np.ones(n_prompts, dtype=np.int64), strong - weak, weak_mean, strong_mean)
+    n = len(score)
+    # fsum is exact, so the order of rows changes nothing.
+    return _tracer(score, strong, weak)(np.ones(n, dtype=np.int64), math.fsum(weak) / n, math.fsum(strong) / n)
 
 
 def oracle_scores(quality_strong: np.ndarray, quality_weak: np.ndarray) -> np.ndarray:
@@ -219,16 +217,15 @@ def bootstrap_metrics(
     # Resamples are drawn on rows in one order, whatever order they came in.
     by_name = [columns[router] for router in np.argsort(list(scores))]
     rows = np.lexsort((*by_name, weak, strong))
-    strong, weak = strong[rows], weak[rows]
-    gain, n_prompts = strong - weak, len(rows)
-    rankings = [_rank(score[rows], strong, weak) for score in columns]
+    strong, weak, n_prompts = strong[rows], weak[rows], len(rows)
+    tracers = [_tracer(score[rows], strong, weak) for score in columns]
     base = list(scores).index(reference) if reference is not None else 0
 
     def measure(weights: np.ndarray) -> np.ndarray | None:
         weak_mean, strong_mean = (weights * weak).sum() / n_prompts, (weights * strong).sum() / n_prompts
         if not strong_mean > weak_mean:
             return None
-        curves = (_trace(ranking, weights, gain, weak_mean, strong_mean) for ranking in rankings)
+        curves = [trace(weights, weak_mean, strong_mean) for trace in tracers]
         values = np.array([[metric(curve) for metric in metrics.values()] for curve in curves])
         return np.stack([values, values - values[base]])
 

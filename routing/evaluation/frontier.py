@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from routing.evaluation.call_curve import first_reaching
 from routing.evaluation.resampling import paired_bootstrap
 from routing.policy.budget import MultiModelPolicy, Prices
 
@@ -46,14 +47,7 @@ class Frontier:
 
     def cost_reaching(self, quality: float) -> float:
         """Return the lowest mean cost at which the policy has this mean quality; infinite if it never has."""
-        reached = self.quality >= quality
-        if not reached.any():
-            return math.inf
-        first = int(np.argmax(reached))
-        if first == 0:
-            return float(self.cost_usd[0])
-        part = (quality - self.quality[first - 1]) / (self.quality[first] - self.quality[first - 1])
-        return float(self.cost_usd[first - 1] + part * (self.cost_usd[first] - self.cost_usd[first - 1]))
+        return first_reaching(self.cost_usd, self.quality, quality)
 
     def aiq(self, low_usd: float | None = None, high_usd: float | None = None) -> float:
         """Return the hull's mean height over these costs (default: those of the single models)."""

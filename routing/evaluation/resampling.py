@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
-
-
-class Interval(NamedTuple):
-    """Percentile interval of one or many numbers, each of the shape that the statistic has."""
-
-    low: np.ndarray
-    high: np.ndarray
-    n_excluded: int  # resamples in which the statistic is not defined
 
 
 def check_level(level: float) -> None:
@@ -29,14 +20,15 @@ def paired_bootstrap(
     n_resamples: int,
     rng: np.random.Generator,
     level: float = 0.95,
-) -> Interval:
-    """Resample rows, or groups of rows, with replacement; return the percentile interval of all that `statistic` gives.
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Resample rows, or groups of rows, with replacement; return percentile intervals of all that `statistic` gives.
 
-    All numbers of one call see the same resamples. So compute every router in one `statistic`, and their differences
-    too: the interval of a difference is then paired, and much narrower than the two routers' intervals suggest.
+    Returns low, high and the number of resamples in which the statistic is not defined. All numbers of one call see the
+    same resamples: compute every router and their differences in one `statistic`, since the interval of a difference is
+    then paired, and much narrower than the two routers' intervals suggest.
 
     `statistic` is given how often each row is drawn, (n_rows,) int, and returns a float array of fixed shape, or None
-    where it is not defined: such resamples are left out and counted; if it is defined in none, that is a ValueError.
+    where it is not defined; if that is so in every resample, a ValueError says it.
     Where values are infinite, the interval ends at values that occurred.
     """
     check_level(level)
@@ -57,7 +49,7 @@ def paired_bootstrap(
         ends = np.quantile(draws, tails, axis=0)
     occurred = np.quantile(draws, tails, axis=0, method="inverted_cdf")
     low, high = np.where(np.isfinite(draws).all(axis=0), ends, occurred)
-    return Interval(low, high, n_resamples - len(draws))
+    return low, high, n_resamples - len(draws)
 
 
 def wilson_interval(

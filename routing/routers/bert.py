@@ -19,26 +19,22 @@ from routing.routers.classifier import ClassifierRouter, load_pretrained
 class BertRouter(ClassifierRouter):
     """The BERT classifier of RouteLLM [RouteLLM24, section 4.2] as a Bradley-Terry model with ratings by prompt.
 
-    The prompt's vector is the mean of its tokens' states in the last layer, scaled to one length, as all-MiniLM-L6-v2
-    and its like were trained to give it [Reimers19]. So ``train="head"`` sees the vectors of `PromptEncoder`, from
-    the same cache, and trains in seconds.
+    The prompt's vector is the mean of its tokens' last states, scaled to one length, as all-MiniLM-L6-v2 was trained to
+    give it [Reimers19]. So ``train="head"`` takes the vectors of `PromptEncoder` and its cache, and trains in seconds.
+    `name` is any encoder, such as "bert-base-uncased" or "answerdotai/ModernBERT-base"; with ``train="head"`` one that
+    sentence-transformers takes. Other settings as `ClassifierRouter`.
 
-    `name` is any encoder: "bert-base-uncased", "FacebookAI/xlm-roberta-base", "answerdotai/ModernBERT-base"; with
-    ``train="head"`` one that sentence-transformers takes. Other settings as `ClassifierRouter`.
-
-    Notes
-    -----
     Differs from RouteLLM in:
 
     1. an output rates a tier of models, and a pair is named when a prompt is routed; there three outputs stand for
        one fixed pair (strong, tie, weak), and the probability of a tie goes to the weak model (`ThreeLabelRouter` in
        `routing.studies.order.original_classifiers`);
-    2. the mean of the states, where the paper takes the first token's: the one that the weights here are made for;
+    2. the mean of the states instead of the first token's, as the weights here are made for it;
     3. the leaderboard is a fixed part of the rating, so that the transformer learns only what prompts change.
     """
 
     def _load_backbone(self) -> nn.Module:
-        if self.train == "head":  # vectors come from the encoder's cache, which loads the model where it has to
+        if self.train == "head":  # `PromptEncoder` loads the model if it has to
             unused = nn.Module()
             unused.config = load_pretrained(AutoConfig, self.name, self.revision)
             return unused
@@ -57,7 +53,7 @@ class BertRouter(ClassifierRouter):
     @staticmethod
     def _pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         mean = (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-        return functional.normalize(mean, dim=1) * states.shape[2] ** 0.5  # numbers of size 1
+        return functional.normalize(mean, dim=1) * states.shape[2] ** 0.5  # root mean square 1
 
     def _untrained_vectors(self, texts: Sequence[str]) -> torch.Tensor:
         settings = {"device": self.device, "revision": self.revision, "n_layers": self.n_layers}

@@ -1,16 +1,16 @@
-"""What both classifiers are: a transformer that encodes the prompt, and a head that adds to the leaderboard.
+"""Define what both classifiers share: a transformer encodes the prompt, and a head adds to the leaderboard.
 
     rating[m](q) = leaderboard[m] + output[tier of m](q)
 
-The leaderboard is Davidson's model fitted to all battles. The head is first fitted to the vectors of the untrained
-transformer, which takes seconds (`train="head"` stops there); then the last layer, or all of it, is trained on from
-that point [Kumar22].
+The leaderboard is Davidson's model fitted to all battles. The head is first fitted, in seconds, to the vectors of the
+untrained transformer (``train="head"`` stops there); from there the last layer or all layers are trained [Kumar22].
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -39,32 +39,20 @@ from routing.embeddings import (
     use_one_thread_if_forked,
 )
 from routing.ratings.bradley_terry import fit_bradley_terry, rating_tiers
+from routing.routers import training
 from routing.routers.base import Prompts, Router, check_texts
-from routing.routers.training import (
-    Batches,
-    BattlesByPrompt,
-    RatingModel,
-    TrainingSettings,
-    batches_to_train,
-    bfloat16_where_faster,
-    choose_head,
-    davidson_losses,
-    gather_by_prompt,
-    pad_rows,
-    score_losses,
-    train_model,
-)
+from routing.routers.training import Batches, BattlesByPrompt, ModelTraining, RatingModel, TrainingSettings
 
 TRAINED_PARTS = ("head", "last_layer", "all")
-LOSSES = {"davidson": davidson_losses, "half": score_losses}
+LOSSES = {"davidson": training.davidson_losses, "half": training.score_losses}
 INFERENCE_BATCH = 64
 
 
 def load_pretrained(auto_class: type, name: str, revision: str | None = None, **settings: object) -> Any:
-    """Load what one of transformers' auto classes makes of a model; code that the model brings along is never run.
+    """Load a model by one of transformers' auto classes; code that the model brings along is never run.
 
-    `name` is "all-MiniLM-L6-v2" (the bundled weights), the folder of a transformers model, or its name on the hub;
-    `settings` override its configuration. Errors as `routing.embeddings.loading`.
+    `name` is "all-MiniLM-L6-v2" (the bundled weights), a folder, or a name on the hub; `settings` override its
+    configuration. FileNotFoundError or ValueError says what to do about a model that cannot be loaded.
     """
     with loading(name):
         source = str(model_folder(name) or name)
@@ -73,21 +61,18 @@ def load_pretrained(auto_class: type, name: str, revision: str | None = None, **
 
 @dataclass
 class ClassifierRouter(TrainingSettings, Router):
-    """A transformer trained on battles, as `TrainingSettings` say.
-
-    Fitted it has ``learning_curve``, as `train_model` gives it, and ``n_trained``, the number of parameters trained.
-    """
+    """A transformer trained on battles; `fit` sets ``n_trained``, the number of parameters that were trained."""
 
     name: str = BUNDLED_MODEL  # as in `load_pretrained`
-    train: str = "all"  # "all" the transformer, its "last_layer", or the "head" alone
+    train: str = "all"  # "all" layers, the "last_layer", or the "head" alone
     n_tiers: int | None = 10  # outputs of the head, one for each tier of the leaderboard; None: one for each model
-    ties: str = "half"  # train on expected scores, a tie being half a win, or "davidson": on the three outcomes
-    n_layers: int | None = None  # leave only the first layers of the transformer
+    ties: str = "half"  # train on scores, a tie being half a win; "davidson": on the three outcomes
+    n_layers: int | None = None  # keep only the first layers of the transformer
     max_length: int = 128  # tokens of a prompt; longer ones are cut
     prior_strength: float = 0.1  # of the leaderboard, as in `fit_bradley_terry`
     revision: str | None = None  # of a model on the hub
 
-    pads_left = False  # whether prompts end, or begin, where the padding is not
+    pads_left = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,12 +88,12 @@ class ClassifierRouter(TrainingSettings, Router):
 
     @abstractmethod
     def _tokenize(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """Return the token numbers of each text, (T,) int64, at most `max_length`."""
+        """Return the token ids of each text, (T,) int64, at most `max_length`."""
 
     @staticmethod
     @abstractmethod
     def _pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the vector of each prompt from the states of its tokens: (B, T, width) -> (B, width)."""
+        """Return the vector of each prompt, (B, width), from its tokens' states, (B, T, width)."""
 
     def _untrained_vectors(self, texts: Sequence[str]) -> torch.Tensor:
         """Return vectors of the untrained transformer: (n_texts, width) float32."""
@@ -119,11 +104,11 @@ class ClassifierRouter(TrainingSettings, Router):
         return int(self.model_tier.max()) + 1
 
     def _battle_losses(self, outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
-        """Return the loss of each battle; `outputs`: (n_prompts, n_outputs)."""
+        """Return the loss of each battle at `outputs`, (n_prompts, n_outputs)."""
         return LOSSES[self.ties](outputs, log_nu, battles)
 
     def _prior_outputs(self, battles: BattlesByPrompt) -> torch.Tensor:
-        """Return the outputs of a head that knows nothing of the prompt: (n_outputs,)."""
+        """Return the outputs that no prompt changes: (n_outputs,)."""
         return torch.zeros(self._n_outputs)
 
     @cached_property
@@ -132,7 +117,7 @@ class ClassifierRouter(TrainingSettings, Router):
 
     @cached_property
     def base_revision(self) -> str:
-        """The content of the untrained transformer, as `model_revision`."""
+        """The untrained transformer's `model_revision`."""
         return model_revision(self.name, self.revision)
 
     def fit(
@@ -143,30 +128,29 @@ class ClassifierRouter(TrainingSettings, Router):
         start: ClassifierRouter | None = None,
         checkpoints: str | Path | None = None,
     ) -> Self:
-        """Learn from battles; which model stands first and the order of rows change nothing, bit for bit.
+        """Learn from battles; swapping models and reordering rows changes nothing, bit for bit.
 
-        `embeddings` are the battles' prompts once more, if given: a classifier encodes the text itself. From a folder
-        of `checkpoints` a fit that was stopped goes on, as in `train_model`.
+        `embeddings`, if given, must be the prompts: a classifier encodes them itself. A fit that was stopped resumes
+        from its folder of `checkpoints`, as `ModelTraining.run` does.
 
-        From `start`, a fitted classifier, come transformer and tiers. The leaderboard is fitted to all `battles`; a
-        model that `start` has not seen joins the tier of nearest mean rating. The head is fitted to the vectors of that
-        transformer, and layers are trained on, on the prompts that `start` did not learn from and as many of the
-        others, drawn at random, so that these are not forgotten. A head alone is fitted to all again.
+        Transformer and tiers may come from `start`, a fitted classifier of the same class and model. A model new to it
+        joins the tier of nearest mean rating. Leaderboard and head are fitted again, and layers are trained further on
+        the prompts that `start` did not learn from and as many of the others, drawn so that these are not forgotten.
 
-        Battles without prompts or on one prompt alone, and a `start` of another class or model, raise ValueError. Other
-        errors as `load_pretrained` and `train_model`.
+        Raises ValueError for battles without prompts or on one prompt alone. Other errors as `load_pretrained` and
+        `ModelTraining.run`.
         """
         if "prompt" not in battles.columns:
-            raise ValueError(f"a {type(self).__name__} learns from prompts: the battle table lacks column prompt")
+            raise ValueError(f"the battle table lacks column prompt, which a {type(self).__name__} learns from")
         if embeddings is not None and not np.array_equal(embeddings, battles["prompt"].to_numpy()):
             raise ValueError(f"a {type(self).__name__} encodes the prompts itself; leave embeddings out")
         codes = encode_battles(ordered := canonical_order(battles.reset_index(drop=True)))
         overall = fit_bradley_terry(sum_outcomes(*codes), "davidson", self.prior_strength)
         self.models, self.nu, self.leaderboard = codes.models, overall.tie_parameter, overall.ratings.to_numpy()
         self.model_tier = self._split_tiers(overall.ratings, start)
-        gathered = gather_by_prompt(codes, ordered["prompt"].to_numpy(), self.leaderboard, self.model_tier)
+        gathered = training.gather_by_prompt(codes, ordered["prompt"].to_numpy(), self.leaderboard, self.model_tier)
         if len(gathered.prompts) < 2:
-            raise ValueError("all battles are on one prompt; a classifier needs at least two to learn from")
+            raise ValueError("all battles are on one prompt; a classifier needs at least two")
         learned = _hash_texts(gathered.prompts)
         if start is not None:
             gathered = gathered.part(self._prompts_to_go_on_with(start, learned))
@@ -186,9 +170,9 @@ class ClassifierRouter(TrainingSettings, Router):
         return known.fillna(pd.Series(centre.index[nearest], index=ratings.index)).to_numpy(dtype=np.int64)
 
     def _prompts_to_go_on_with(self, start: ClassifierRouter, learned: np.ndarray) -> np.ndarray:
-        """Return those that `start` did not learn from and as many others, ascending; for a head alone all."""
+        """Return the prompts new to `start` and as many others, ascending; for a head alone all."""
         if type(start) is not type(self) or (start.name, start.n_layers) != (self.name, self.n_layers):
-            raise ValueError(f"start is a {type(start).__name__} of {start.name}; go on from one of the same kind")
+            raise ValueError(f"start is a {type(start).__name__} of {start.name}; use one of the same class and model")
         if self.train == "head":
             return np.arange(len(learned))
         new = ~np.isin(learned, start.learned_prompts)
@@ -197,26 +181,26 @@ class ClassifierRouter(TrainingSettings, Router):
         return np.sort(np.concatenate([np.flatnonzero(new), again]))
 
     def _learn(self, battles: BattlesByPrompt, start: ClassifierRouter | None, checkpoints: str | Path | None) -> None:
-        """Fit the head, and train what else is to be trained."""
+        """Fit the head, then train layers if any."""
         n_prompts = len(battles.prompts)
         rng = np.random.default_rng([self.seed, 1])
         n_validation = int(np.clip(round(self.validation_share * n_prompts), 1, n_prompts - 1))
         validates = np.isin(np.arange(n_prompts), rng.permutation(n_prompts)[:n_validation])
         parts = battles.part(np.flatnonzero(~validates)), battles.part(np.flatnonzero(validates))
-        training = battles if self.train == "head" else parts[0]
+        learned = battles if self.train == "head" else parts[0]
         if start is None or self.train == "head":
             self.model = self._build_model()
-            vectors = self._untrained_vectors(training.prompts)
+            vectors = self._untrained_vectors(learned.prompts)
         else:
             self.model = copy.deepcopy(start.model)
-            vectors = self._run(self.model.vectors, training.prompts)
-        prior = self._prior_outputs(training)
+            vectors = self._run(self.model.vectors, learned.prompts)
+        prior = self._prior_outputs(learned)
         self.model.cpu()
 
         def losses(outputs: torch.Tensor, some: BattlesByPrompt) -> torch.Tensor:
             return self._battle_losses(outputs + prior, self.model.log_nu, some)
 
-        weight, constant = choose_head(vectors, training, losses, self._n_outputs, rng)
+        weight, constant = training.choose_head(vectors, learned, losses, self._n_outputs, rng)
         self.model.head.weight.copy_(weight)
         self.output_offset = (prior + constant).numpy()
         self.n_trained, self.curve = weight.numel(), np.empty((0, 3))
@@ -225,16 +209,20 @@ class ClassifierRouter(TrainingSettings, Router):
 
     def _build_model(self) -> RatingModel:
         with torch.random.fork_rng():
-            torch.manual_seed(self.seed)  # transformers draws what a file lacks, such as rows for new tokens
+            torch.manual_seed(self.seed)  # of weights that the file lacks, such as rows for new tokens
             backbone = self._load_backbone()
             head = nn.Linear(backbone.config.hidden_size, self._n_outputs, bias=False)
-        backbone.config.use_cache = False  # nothing is generated
+        backbone.config.use_cache = False
         nn.init.zeros_(head.weight)
         log_nu = math.log(self.nu) if self.nu > 0 else -math.inf
         return RatingModel(backbone, self._pool, head, log_nu).requires_grad_(False).eval()
 
     def _train_layers(
-        self, training: BattlesByPrompt, validation: BattlesByPrompt, rng: np.random.Generator, checkpoints: Path | None
+        self,
+        learned: BattlesByPrompt,
+        validation: BattlesByPrompt,
+        rng: np.random.Generator,
+        checkpoints: Path | None,
     ) -> None:
         """Train the last layer or all layers, with the head."""
         for parameter in [*self._parameters_to_train(), self.model.head.weight]:
@@ -246,42 +234,44 @@ class ClassifierRouter(TrainingSettings, Router):
         def battle_loss(outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
             return self._battle_losses(outputs + offset.to(outputs.device), log_nu, battles)
 
-        seen, unseen = self._tokenize(training.prompts), self._tokenize(validation.prompts)
-        order: list[np.ndarray] = []
-        for _ in range(self.n_epochs):
-            order += batches_to_train(_lengths(seen), self.batch_size, rng)
+        seen, unseen = self._tokenize(learned.prompts), self._tokenize(validation.prompts)
+        epochs = [training.batches_to_train(_lengths(seen), self.batch_size, rng) for _ in range(self.n_epochs)]
+        order = list(itertools.chain.from_iterable(epochs))
         fixed = batches_to_read(_lengths(unseen), self.batch_size, self.device.startswith("cpu"))
-        batches = Batches(training, seen, order, self.pads_left), Batches(validation, unseen, fixed, self.pads_left)
-        self.curve = train_model(self.model, *batches, battle_loss, self, checkpoints)
+        batches = (
+            Batches(learned, seen, order, self.pads_left),
+            Batches(validation, unseen, fixed, self.pads_left),
+        )
+        self.curve = ModelTraining(self.model, *batches, battle_loss, self).run(checkpoints)
         self.nu = float(self.model.log_nu.exp())
 
     def _parameters_to_train(self) -> list[nn.Parameter]:
-        """Return those of the transformer that are trained."""
+        """Return the transformer's parameters to train."""
         backbone = self.model.backbone
         return list((backbone if self.train == "all" else getattr(*layer_stack(backbone))[-1]).parameters())
 
     @property
     def learning_curve(self) -> pd.DataFrame:
-        """Losses in nats per battle: step (0: the head alone), training, validation."""
+        """Losses in nats per battle as `ModelTraining.run` returns them: step, training, validation."""
         return pd.DataFrame(self.curve, columns=["step", "training", "validation"])
 
     def _run(self, function: Callable[..., torch.Tensor], texts: Sequence[str]) -> torch.Tensor:
-        """Return what the model, or its `vectors`, gives for each text: (n_texts, n), in batches of like length."""
+        """Return the result of the model, or of its `vectors`, for each text: (n_texts, n)."""
         use_one_thread_if_forked()
         self.model.to(self.device).eval()
         tokens = self._tokenize(texts)
         parts: dict[int, torch.Tensor] = {}
         bar = tqdm(total=len(tokens), desc="encode prompts", unit="prompt", disable=None)
-        with torch.no_grad(), bfloat16_where_faster(self.device), bar:
+        with torch.no_grad(), training.bfloat16_where_faster(self.device), bar:
             for batch in batches_to_read(_lengths(tokens), INFERENCE_BATCH, self.device.startswith("cpu")):
-                inputs = pad_rows([tokens[number] for number in batch], self.pads_left)
+                inputs = training.pad_rows([tokens[number] for number in batch], self.pads_left)
                 outputs = function(**{name: value.to(self.device) for name, value in inputs.items()})
                 parts |= zip(batch.tolist(), outputs.float().cpu(), strict=True)
                 bar.update(len(batch))
         return torch.stack([parts[number] for number in range(len(tokens))])
 
     def _outputs(self, prompts: Prompts) -> np.ndarray:
-        """Return the head's outputs: (n_prompts, n_outputs) float64. Equal prompts are encoded once."""
+        """Return the head's outputs, (n_prompts, n_outputs) float64; equal prompts are encoded once."""
         check_texts(prompts)
         self._check_fitted()
         distinct, number = number_texts(np.array(list(prompts), dtype=object))
@@ -302,8 +292,8 @@ class ClassifierRouter(TrainingSettings, Router):
         return super()._settings() | pin_model(self.name, self.base_revision)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        names = ("leaderboard", "model_tier", "output_offset", "learned_prompts", "curve", "n_trained")
-        arrays = {name: np.asarray(getattr(self, name)) for name in names}
+        names = "leaderboard model_tier output_offset learned_prompts curve n_trained"
+        arrays = {name: np.asarray(getattr(self, name)) for name in names.split()}
         return arrays | {"base_sha256": np.asarray(self.base_revision)}
 
     def _changed(self) -> dict[str, torch.Tensor]:
@@ -321,13 +311,13 @@ class ClassifierRouter(TrainingSettings, Router):
     def _read_weights(self, folder: Path) -> None:
         if str(self.base_sha256) != self.base_revision:
             raise ValueError(
-                f"{folder} was trained on {self.name} with sha256 {self.base_sha256}; the one that is here has"
-                f" {self.base_revision}. Bring the old one back, or train the router again"
+                f"{folder} was trained on {self.name} with sha256 {self.base_sha256}, which now has"
+                f" {self.base_revision}; restore it, or train the router again"
             )
         self.model = self._build_model()
         weights = safetensors.torch.load_file(folder / "weights.safetensors")
         if set(weights) != set(self._changed()):
-            raise ValueError(f"{folder}/weights.safetensors holds other weights than a {type(self).__name__} has")
+            raise ValueError(f"{folder}/weights.safetensors does not hold the weights of a {type(self).__name__}")
         self.model.load_state_dict(weights, strict=False)
 
 
@@ -336,6 +326,6 @@ def _lengths(rows: Sequence[torch.Tensor]) -> np.ndarray:
 
 
 def _hash_texts(texts: Sequence[str]) -> np.ndarray:
-    """Return 64 bits of the sha256 of each text: what a router remembers of its prompts."""
+    """Return 64 bits of the sha256 of each text: (n_texts,) uint64."""
     digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8] for text in texts)
     return np.frombuffer(b"".join(digests), dtype=np.uint64)

@@ -15,7 +15,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -240,11 +240,10 @@ class RatingModel(nn.Module):
 
 @dataclass(kw_only=True)
 class TrainingSettings:
-    """Settings of `train_model`, which both classifiers have."""
+    """Settings of `ModelTraining`, which both classifiers have."""
 
     n_epochs: int = 1  # times each prompt is seen
     batch_size: int = 16  # prompts, each with all its battles
-    accumulation: int = 1  # batches in a step
     learning_rate: float = 3e-5  # of AdamW: rises over the first steps, then falls linearly
     head_learning_rate: float = 1e-4
     weight_decay: float = 0.01
@@ -257,96 +256,89 @@ class TrainingSettings:
     device: str = "cpu"  # as torch names it
 
     def __post_init__(self) -> None:
-        for name in ("n_epochs", "batch_size", "accumulation", "checkpoint_steps", "learning_rate"):
+        for name in ("n_epochs", "batch_size", "checkpoint_steps", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; use a value above 0")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share is {self.validation_share}; use a value between 0 and 1")
 
 
-def train_model(
-    model: RatingModel,
-    training: Batches,
-    validation: Batches,
-    battle_loss: BattleLoss,
-    settings: TrainingSettings,
-    checkpoints: Path | None = None,
-) -> np.ndarray:
-    """Train, in place, the parameters of a model that require a gradient; batches are in the order of the steps.
-
-    Called again with the same folder of checkpoints (by default a temporary one, removed in the end), this resumes and
-    ends in the weights of a training that was never stopped, bit for bit. Under ``accelerate launch`` all processes
-    share a step's batches and the folder.
-
-    Early stopping keeps the best step on the validation battles, or the start if the gain is not above its standard
-    error: a few hundred battles cannot tell smaller gains from chance, and the best of several steps is luckiest.
-
-    Returns the learning curve, (n_validations, 3): step (0: before), training loss (mean since the last validation) and
-    validation loss, in nats per battle. RuntimeError: a loss is not finite (the model keeps the weights it had);
-    ValueError: the checkpoints are of another training, or another process trains with them.
-    """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    start = [parameter.detach().clone() for parameter in trained]
-    keeps = False
-    with ExitStack() as stack:
-        folder = checkpoints or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="routing-training-")))
-        folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(torch.random.fork_rng())  # the global random generators stay as they were
-        stack.callback(random.setstate, random.getstate())
-        stack.callback(np.random.set_state, np.random.get_state())
-        run = _Run(model, training, validation, battle_loss, settings, folder)
-        if run.accelerator.is_main_process:
-            stack.enter_context(lock_folder(folder))
-        try:
-            first, counts = run.validate()
-            curve = run.train(first_loss=(first.sum() / counts.sum()).item())
-            gains = first - run.validate()[0]
-            gain = gains.sum() / counts.sum()
-            # A prompt's battles are not independent, so the error is that of sums over prompts.
-            error = (gains - gain * counts).square().sum().sqrt() / counts.sum()
-            keeps = not settings.early_stopping or bool(gain > error)
-        finally:
-            run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # the model's own `forward` again
-            if not keeps:
-                with torch.no_grad():
-                    for parameter, value in zip(trained, start, strict=True):
-                        parameter.copy_(value)
-        run.accelerator.wait_for_everyone()
-        if run.accelerator.is_main_process:
-            shutil.rmtree(folder)
-    model.eval().requires_grad_(False).to("cpu")
-    return np.array(curve)
-
-
 @dataclass
-class _Run:
-    """The steps of one training; arguments as `train_model`."""
+class ModelTraining:
+    """The training, in place, of the parameters of a model that require a gradient."""
 
     model: RatingModel
-    training: Batches
+    training: Batches  # in the order of the steps
     validation: Batches
     battle_loss: BattleLoss
     settings: TrainingSettings
-    folder: Path
 
-    def __post_init__(self) -> None:
+    def run(self, checkpoints: Path | None = None) -> np.ndarray:
+        """Train, and return the learning curve, (n_validations, 3), in nats per battle.
+
+        Its columns are step (0: before), training loss (mean since the last validation) and validation loss.
+
+        Run again with the same folder of checkpoints (by default a temporary one, removed in the end), a training that
+        was stopped resumes, and ends in the same weights as one that never was, bit for bit. Under ``accelerate
+        launch`` all processes share a step's batches and the folder.
+
+        Early stopping keeps the best step on the validation battles, or the start if the gain is not above its standard
+        error: a few hundred battles cannot tell smaller gains from chance, and the best of several steps is luckiest.
+
+        RuntimeError: a loss is not finite (the model keeps the weights it had). ValueError: the checkpoints are of
+        another training, or another process trains with them.
+        """
+        model, self.fingerprint = self.model, self._fingerprint()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        start = [parameter.detach().clone() for parameter in trained]
+        keeps = False
+        with ExitStack() as stack:
+            folder = checkpoints or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="routing-training-")))
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(torch.random.fork_rng())  # the global random generators stay as they were
+            stack.callback(random.setstate, random.getstate())
+            stack.callback(np.random.set_state, np.random.get_state())
+            self._prepare()
+            if self.accelerator.is_main_process:
+                stack.enter_context(lock_folder(folder))
+            try:
+                first, counts = self.validate()
+                curve = self.take_steps(folder, first_loss=(first.sum() / counts.sum()).item())
+                gains = first - self.validate()[0]
+                gain = gains.sum() / counts.sum()
+                # A prompt's battles are not independent, so the error is that of sums over prompts.
+                error = (gains - gain * counts).square().sum().sqrt() / counts.sum()
+                keeps = not self.settings.early_stopping or bool(gain > error)
+            finally:
+                self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)  # the model's own `forward` again
+                if not keeps:
+                    with torch.no_grad():
+                        for parameter, value in zip(trained, start, strict=True):
+                            parameter.copy_(value)
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                shutil.rmtree(folder)
+        model.eval().requires_grad_(False).to("cpu")
+        return np.array(curve)
+
+    def _prepare(self) -> None:
+        """Make the optimizer, place it and the model on the device, and seed dropout."""
         settings, battles = self.settings, self.training.battles
-        self.fingerprint = self._fingerprint()
         self.accelerator = Accelerator(cpu=settings.device.startswith("cpu"), step_scheduler_with_optimizer=False)
-        self.step_size = settings.accumulation * self.accelerator.num_processes  # batches
-        self.n_steps = math.ceil(len(self.training.numbers) / self.step_size)
+        self.n_steps = math.ceil(len(self.training.numbers) / self.accelerator.num_processes)  # of a batch per process
         self.battles_per_prompt = len(battles.outcome) / len(battles.prompts)
         self.log_nu = self.model.log_nu
         groups = []
         for name, parameter in self.model.named_parameters():
             rate = settings.head_learning_rate if name.startswith("head.") else settings.learning_rate
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0  # not of biases and scales
-            groups += [{"params": [parameter], "lr": rate, "weight_decay": decay}] if parameter.requires_grad else []
+            if parameter.requires_grad:
+                groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
         optimizer = torch.optim.AdamW(groups, fused=True)
         n_warmup = math.ceil(settings.warmup_share * self.n_steps)
         schedule = get_linear_schedule_with_warmup(optimizer, n_warmup, self.n_steps)
         self.model, self.optimizer, self.schedule = self.accelerator.prepare(self.model, optimizer, schedule)
-        torch.manual_seed(settings.seed + self.accelerator.process_index)  # of dropout
+        torch.manual_seed(settings.seed + self.accelerator.process_index)
 
     def _fingerprint(self) -> str:
         """Return a hash of the training's first weights, batches and settings."""
@@ -357,15 +349,15 @@ class _Run:
             digest.update(f"{array.shape}".encode() + array.tobytes())
         return digest.hexdigest()
 
-    def train(self, first_loss: float) -> list[tuple[int, float, float]]:
+    def take_steps(self, folder: Path, first_loss: float) -> list[tuple[int, float, float]]:
         """Take the steps since the last checkpoint, end in the step to keep, and return the learning curve."""
         curve, best, losses = [(0, math.nan, first_loss)], 0, []
-        whole = {int(path.parent.name[5:]): path for path in self.folder.glob("step-*/progress.json")}
+        whole = {int(path.parent.name[5:]): path for path in folder.glob("step-*/progress.json")}
         done = max(whole, default=0)
         if done:
             progress = json.loads(whole[done].read_text(encoding="utf-8"))
             if progress["training"] != self.fingerprint:
-                raise ValueError(f"{self.folder} holds checkpoints of another training; remove it or choose another")
+                raise ValueError(f"{folder} holds checkpoints of another training; remove it or choose another")
             curve, best = progress["curve"], progress["best"]
             self.accelerator.load_state(str(whole[done].parent))
         hide = None if self.accelerator.is_main_process else True
@@ -376,35 +368,30 @@ class _Run:
                 curve.append((step, sum(losses) / len(losses), (sums.sum() / counts.sum()).item()))
                 losses.clear()
                 best = min(curve[1:], key=lambda row: row[2])[0]
-                self.save(step, best, curve)
+                self.save(folder, step, best, curve)
         if self.settings.early_stopping and best != self.n_steps:
-            self.accelerator.load_state(str(self.folder / f"step-{best}"))
+            self.accelerator.load_state(str(folder / f"step-{best}"))
         return curve
 
     def take_step(self, step: int) -> float:
         """Take one step, counted from 1; return its mean loss in nats per battle."""
-        batches = np.arange(len(self.training.numbers))[(step - 1) * self.step_size : step * self.step_size]
-        n_processes = self.accelerator.num_processes  # each has equally many batches; in the last step some come twice
-        shared = np.resize(batches, (math.ceil(len(batches) / n_processes), n_processes))
-        own = shared[:, self.accelerator.process_index]
-        total = torch.zeros((), device=self.accelerator.device)
-        for place, batch in enumerate(own):
-            with nullcontext() if place == len(own) - 1 else self.accelerator.no_sync(self.model):
-                losses, battles = self.battle_losses(self.training, batch)
-                # Divided by what these prompts have on average, so that a battle weighs the same in every batch.
-                loss = losses.sum() / (self.battles_per_prompt * len(battles.prompts) * len(own))
-                if not torch.isfinite(loss):
-                    raise RuntimeError(
-                        f"the loss is {loss.item()} after {step - 1} steps; lower learning_rate"
-                        f" ({self.settings.learning_rate}) or head_learning_rate ({self.settings.head_learning_rate})"
-                    )
-                self.accelerator.backward(loss)
-            total += loss.detach()
+        n_processes = self.accelerator.num_processes
+        batches = np.arange(len(self.training.numbers))[(step - 1) * n_processes : step * n_processes]
+        own = np.resize(batches, n_processes)[self.accelerator.process_index]  # in the last step some may come twice
+        losses, battles = self.battle_losses(self.training, own)
+        # Divided by what these prompts have on average, so that a battle weighs the same in every batch.
+        loss = losses.sum() / (self.battles_per_prompt * len(battles.prompts))
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f"the loss is {loss.item()} after {step - 1} steps; lower learning_rate"
+                f" ({self.settings.learning_rate}) or head_learning_rate ({self.settings.head_learning_rate})"
+            )
+        self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        return self.accelerator.reduce(total, "mean").item()
+        return self.accelerator.reduce(loss.detach(), "mean").item()
 
     def battle_losses(self, batches: Batches, number: int) -> tuple[torch.Tensor, BattlesByPrompt]:
         """Return the loss of each battle of a batch, and the battles."""
@@ -425,13 +412,13 @@ class _Run:
         self.model.train()
         return torch.cat(sums), torch.cat(counts)
 
-    def save(self, step: int, best: int, curve: list[tuple[int, float, float]]) -> None:
+    def save(self, folder: Path, step: int, best: int, curve: list[tuple[int, float, float]]) -> None:
         """Write a checkpoint, its progress last, and remove all earlier ones but the best."""
-        folder = self.folder / f"step-{step}"
-        self.accelerator.save_state(str(folder))
+        self.accelerator.save_state(str(folder / f"step-{step}"))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            write_json(folder / "progress.json", {"training": self.fingerprint, "best": best, "curve": curve})
-            for path in self.folder.glob("step-*"):
+            progress = {"training": self.fingerprint, "best": best, "curve": curve}
+            write_json(folder / f"step-{step}" / "progress.json", progress)
+            for path in folder.glob("step-*"):
                 if path.name not in (f"step-{step}", f"step-{best}"):
                     shutil.rmtree(path)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routing.battles import encode_battles, swap_battles
-from routing.embeddings import PromptEncoder, bundled_model_folder, hash_folder
+from routing.embeddings import PromptEncoder, hash_folder
 from routing.evaluation.calibration import outcome_log_loss
 from routing.files import hash_file
 from routing.ratings.ties import outcome_probability
@@ -26,7 +26,7 @@ from routing.routers.bert import BertRouter
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.simulated.arena import simulate_arena
-from tests.conftest import battle_tables
+from tests.conftest import battle_tables, link_bundled_model
 from tests.test_battles import exchanged_and_shuffled
 
 WIDTH = 8
@@ -124,7 +124,7 @@ def test_what_cannot_be_asked_is_named(battles):
     with pytest.raises(RuntimeError, match="SimilarityRouter has not been fitted"):
         router.win_probability(QUESTIONS, "ant", "bee")
     router.fit(battles)
-    with pytest.raises(ValueError, match="'elk' fought no battle .* ant, bee, cat, dog"):
+    with pytest.raises(ValueError, match="no rating for 'elk'.* ant, bee, cat, dog"):
         router.win_probability(QUESTIONS, "ant", "elk")
     with pytest.raises(ValueError, match="'ant' against itself"):
         router.outcome_probability(QUESTIONS, "ant", "ant")
@@ -148,7 +148,7 @@ def test_each_battle_is_predicted_for_its_own_pair(make, battles):
         alone = router.outcome_probability([battle.prompt], battle.model_a, battle.model_b)[0]
         np.testing.assert_allclose(predicted[row], alone, atol=1e-6)
     np.testing.assert_array_equal(router.battle_probability(swap_battles(battles[:20])), predicted[:, ::-1])
-    with pytest.raises(ValueError, match="no battle of elk was learned from"):
+    with pytest.raises(ValueError, match="no rating for elk"):
         router.battle_probability(battles.assign(model_a="elk"))
 
 
@@ -283,13 +283,13 @@ def test_arrays_are_no_larger_than_their_file_and_run_nothing(saved):
             load_router(saved)
     np.savez_compressed(saved / "arrays.npz", constant_ratings=np.zeros(10**7))
     relist(saved)
-    with pytest.raises(ValueError, match="constant_ratings.npy is compressed"):
+    with pytest.raises(ValueError, match="arrays.npz holds no arrays .* is compressed"):
         load_router(saved)
     with zipfile.ZipFile(saved / "arrays.npz", "w") as archive, archive.open("constant_ratings.npy", "w") as stream:
         header = {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
         np.lib.format.write_array_header_1_0(stream, header)
     relist(saved)
-    with pytest.raises(ValueError, match="of another size than it says"):
+    with pytest.raises(ValueError, match="arrays.npz holds no arrays"):
         load_router(saved)
 
 
@@ -321,13 +321,7 @@ def test_what_a_killed_save_left_is_removed_by_the_next(saved, battles):
 @pytest.fixture(scope="module")
 def own_encoder(tmp_path_factory):
     """A folder with a small encoder, whose path is given as relative to its parent."""
-    folder = tmp_path_factory.mktemp("models") / "enc"
-    for source in bundled_model_folder().rglob("*"):
-        if source.is_file():
-            copy = folder / source.relative_to(bundled_model_folder())
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.symlink_to(source)
-    return folder
+    return link_bundled_model(tmp_path_factory.mktemp("models") / "enc")
 
 
 def test_a_changed_encoder_is_refused_with_both_hashes(own_encoder, battles, tmp_path, monkeypatch):
@@ -464,4 +458,5 @@ def test_a_router_saved_by_an_earlier_version_gives_the_same_ratings(kind):
 
 
 def test_settings_that_an_earlier_version_named_otherwise_are_known():
-    assert base._checked_settings(BertRouter, {"held_out_share": 0.2}, Path()) == {"validation_share": 0.2}
+    saved = {"held_out_share": 0.2, "accumulation": 2}
+    assert base._checked_settings(BertRouter, saved, Path()) == {"validation_share": 0.2}

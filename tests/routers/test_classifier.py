@@ -258,7 +258,7 @@ def test_going_on_keeps_the_tiers_and_learns_what_is_new(train, folders):
     ]
     assert both.model_tier[3] == np.argmin(np.abs(np.array(means) - ratings["dog"]))
     assert len(both.learned_prompts) == BATTLES["prompt"].nunique() + more["prompt"].nunique()
-    with pytest.raises(ValueError, match="go on from one of the same kind"):
+    with pytest.raises(ValueError, match="start is a CausalLMRouter of .*same class and model"):
         make("bert", folders).fit(BATTLES, start=start)
 
 
