@@ -16,18 +16,9 @@ from scipy.sparse.csgraph import NegativeCycleError, bellman_ford, connected_com
 from scipy.special import ndtri
 
 from routing.battles import PairCounts
-from routing.ratings.newton import (
-    NewtonResult,
-    PairSums,
-    few_threads,
-    information,
-    outcome_terms,
-    pair_sums,
-    quadratic_form,
-    solve_ratings,
-    with_tie_prior,
-)
-from routing.ratings.ties import TIE_MODELS, fit_tie_share, outcome_probability
+from routing.ratings import newton
+from routing.ratings.newton import NewtonResult, PairSums, pair_sums, solve_ratings
+from routing.ratings.ties import TIE_MODELS, expected_score, fit_tie_share, outcome_probability
 
 ELO_PER_LOG_ODDS = 400 / np.log(10)
 WEAKEST_PRIOR = 1e-10  # per battle; a weaker one is lost in rounding
@@ -44,27 +35,16 @@ def half_width(variance: np.ndarray, level: float) -> np.ndarray:
 class BradleyTerryFit:
     """Ratings of every model, with what is needed to judge them.
 
-    Attributes
-    ----------
-    ratings : Series, shape (n_models,)
-        Log-odds, mean 0, indexed by model.
-    covariance : array, shape (n_models, n_models)
-        Sandwich covariance of the ratings [White82], right also where the model is not. Where all outcomes between
-        two groups of models are alike (all ties, say), they show no spread, and the outcomes that the model expects
-        stand in their place. So after one tie two equal ratings have the variance of the inverse information, not 0.
-    ties : str
-        How ties were treated, one of `TIE_MODELS`.
-    tie_parameter : float
-        As in `routing.ratings.ties`; 0 where nothing was tied and there was no prior.
-    log_likelihood : float
-        Of all battles with their three outcomes, in nats, as `outcome_probability` predicts them.
+    The sandwich covariance [White82] is right also where the model is not. Where all outcomes between two groups of
+    models are alike (all ties, say), they show no spread, and the outcomes that the model expects stand in their
+    place. So after one tie two equal ratings have the variance of the inverse information, not 0.
     """
 
-    ratings: pd.Series
-    covariance: np.ndarray
-    ties: str
-    tie_parameter: float
-    log_likelihood: float
+    ratings: pd.Series  # (n_models,) log-odds, mean 0, indexed by model
+    covariance: np.ndarray  # (n_models, n_models) of the ratings
+    ties: str  # one of `TIE_MODELS`
+    tie_parameter: float  # as in `routing.ratings.ties`; 0 where nothing was tied and there was no prior
+    log_likelihood: float  # nats, of all battles with their three outcomes, as `outcome_probability` predicts them
     n_battles: float
     n_iterations: int
     converged: bool
@@ -76,9 +56,8 @@ class BradleyTerryFit:
 
     def _rating(self, model: str) -> float:
         if model not in self.ratings.index:
-            raise ValueError(
-                f"no rating of model {model!r}; there are {len(self.ratings)}: {name_some(self.ratings.index)}"
-            )
+            known = f"{len(self.ratings)}: {name_some(self.ratings.index)}"
+            raise ValueError(f"no rating of model {model!r}; there are {known}")
         return float(self.ratings[model])
 
     def elo(self, anchor: str = "mixtral-8x7b-instruct-v0.1", anchor_elo: float = 1114.0) -> pd.Series:
@@ -101,8 +80,7 @@ class BradleyTerryFit:
 
     def expected_score(self, model_a: str, model_b: str) -> float:
         """Return P(a wins) + P(tie) / 2: the share of battles that a is expected to win, a tie being half a win."""
-        win, tie, _ = self.outcome_probability(model_a, model_b)
-        return float(win + tie / 2)
+        return float(expected_score(self._rating(model_a) - self._rating(model_b), self.ties, self.tie_parameter))
 
 
 def name_some(names, limit: int = 5) -> str:
@@ -147,17 +125,13 @@ def _wins_outnumber_ties(won: np.ndarray, tied: np.ndarray) -> bool:
 def find_estimable(pairs: PairSums, n_models: int, has_tie: bool) -> np.ndarray:
     """Return which problems have finite maximum-likelihood estimates: (n_problems,) bool.
 
-    There is none if, and only if, the parameters can move in some direction for ever without any outcome that was
-    observed becoming less likely. Take a direction (d, s), where d_i is what theta_i gains, and s what 2 log nu or tau
-    does. By the log-probabilities of `ties`, a win of i over j asks for ``d_i - d_j >= max(s, 0)`` and a tie for
-    ``|d_i - d_j| <= s`` (the same for both models of ties); "half" and "drop" have no tie parameter, and s = 0.
-    By scale, s is -1, 0 or 1:
+    There is none if, and only if, the parameters can move in some direction (d, s) for ever without any observed
+    outcome becoming less likely; d_i is what theta_i gains, and s what 2 log nu or tau does. In both models of ties a
+    win of i over j asks for ``d_i - d_j >= max(s, 0)`` and a tie for ``|d_i - d_j| <= s``; elsewhere s = 0. By scale:
 
-    - s = 0: no model may fall against one that it beat or tied. Only equal gains are left if, and only if, the graph
-      of "beat or tied" is strongly connected [Ford57].
-    - s = 1: these are difference constraints. They have a solution unless the graph with an edge of length -1 for each
-      win and edges of length 1 both ways for each tie has a cycle of negative length, that is a closed chain of
-      results with more wins than ties.
+    - s = 0: only equal gains are left if, and only if, the graph of "beat or tied" is strongly connected [Ford57].
+    - s = 1: these difference constraints have a solution unless the graph with an edge of length -1 for each win and
+      edges of length 1 both ways for each tie has a cycle of negative length: a closed chain of more wins than ties.
     - s = -1 takes that nothing was tied; then nu or tau is 0, and the rest is s = 0.
     """
     won, tied = _outcome_graphs(pairs, n_models)
@@ -222,7 +196,6 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
 
     Parameters
     ----------
-    counts : PairCounts
     ties : {"half", "davidson", "rao_kupper", "drop"}
         What a tie means, see `routing.ratings.ties`.
     prior_strength : float
@@ -235,8 +208,7 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
     ------
     ValueError
         No battles, a prior that is negative or not finite; or no finite estimate, or none but for a prior too weak for
-        the digits of a float: groups of models that never met, models that won or lost everything, and so on.
-        The message names the models.
+        the digits of a float. The message names the models and says why (they never met, won everything, ...).
     RuntimeError
         Weights so far apart that a rating, which is named, is lost in rounding.
     """
@@ -247,9 +219,7 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
     if not counts.battles.any():
         raise ValueError("the pair counts hold no battle")
     n_models, pairs = len(counts.models), pair_sums(counts)
-    exponent = int(
-        np.frexp(max(pairs.outcomes.max(), prior_strength))[1]
-    )  # counts of any scale: the largest becomes 0.5 to 1
+    exponent = int(np.frexp(max(pairs.outcomes.max(), prior_strength))[1])  # of any scale: the largest becomes 0.5 to 1
     everything = np.ldexp(pairs.outcomes, -exponent)
     prior = float(np.ldexp(prior_strength, -exponent))
     pairs = pairs._replace(outcomes=everything if ties != "drop" else everything * [[[1.0]], [[0.0]], [[1.0]]])
@@ -257,11 +227,8 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
     if prior <= WEAKEST_PRIOR * everything.sum() and not find_estimable(pairs, n_models, has_tie)[0]:
         weak = f"prior_strength is {prior_strength}, too little for the digits of a float, and without one "
         raise ValueError((weak if prior_strength else "") + explain_missing(counts, ties))
-    solved_as = ties if has_tie else "half"
-    result = solve_ratings(pairs, n_models, solved_as, prior)
-    check_converged(result, counts.models)
-    covariance, log_likelihood = sandwich(pairs, result, solved_as, has_tie, prior)
-    (tie_parameter,) = np.exp(result.tie_parameter) if solved_as == "davidson" else result.tie_parameter
+    result, covariance, log_likelihood = estimate(pairs, counts.models, ties if has_tie else "half", prior)
+    (tie_parameter,) = np.exp(result.tie_parameter) if ties == "davidson" else result.tie_parameter
     if not has_tie:
         delta = result.ratings[0][pairs.first] - result.ratings[0][pairs.second]
         tie_parameter, log_likelihood = fit_tie_share(delta, everything[:, 0], ties)
@@ -292,35 +259,38 @@ def _outcomes_alike(pairs: PairSums, n_models: int) -> np.ndarray:
     return np.any([group[pairs.first] != group[pairs.second] for group in groups], axis=0)
 
 
-def sandwich(
-    pairs: PairSums, result: NewtonResult, solved_as: str, has_tie: bool, prior_strength: float
-) -> tuple[np.ndarray, float]:
-    """Return A^-1 B A^-1 of the ratings and the position effect, and the log-likelihood.
+def estimate(
+    pairs: PairSums, models: tuple[str, ...], ties: str, prior_strength: float
+) -> tuple[NewtonResult, np.ndarray, float]:
+    """Solve one problem; return also the covariance A^-1 B A^-1 of ratings and position effect, and log-likelihood.
 
-    A is the information and B the sum over battles of score times score'; see `BradleyTerryFit.covariance`.
+    `ties` is "half" where there is no tie parameter to estimate. A is the information and B the sum over battles of
+    score times score'; see `BradleyTerryFit`.
     """
-    n_models = result.ratings.shape[1]
-    estimates = result.ratings, result.position_effect, result.tie_parameter, solved_as
-    terms = outcome_terms(pairs, *estimates)
-    everything = with_tie_prior(pairs, prior_strength) if has_tie and prior_strength else pairs
-    seen_by_prior = terms if everything is pairs else outcome_terms(everything, *estimates)
-    curvature = information(everything, seen_by_prior, n_models, has_tie, prior_strength)[0]
+    n_models, has_tie = len(models), ties != "half"
+    result = solve_ratings(pairs, n_models, ties, prior_strength)
+    check_converged(result, models)
+    estimates = result.ratings, result.position_effect, result.tie_parameter, ties
+    terms = newton.outcome_terms(pairs, *estimates)
+    everything = newton.with_tie_prior(pairs, prior_strength) if has_tie and prior_strength else pairs
+    seen_by_prior = terms if everything is pairs else newton.outcome_terms(everything, *estimates)
+    curvature = newton.information(everything, seen_by_prior, n_models, has_tie, prior_strength)[0]
     outcomes, alike = pairs.outcomes, _outcomes_alike(pairs, n_models)
     if alike.any():
         expected = outcomes.sum(axis=0) * np.exp(terms.log_probability)
-        if solved_as == "half":
+        if not has_tie:
             expected[1] = 0.0
         outcomes = np.where(alike, expected, outcomes)
     products = (terms.slope**2, terms.slope * terms.tie_slope, np.broadcast_to(terms.tie_slope**2, terms.slope.shape))
-    scores = quadratic_form(pairs, *((outcomes * part).sum(axis=0) for part in products), n_models, has_tie)[0]
-    with few_threads(n_models):
+    scores = newton.quadratic_form(pairs, *((outcomes * part).sum(axis=0) for part in products), n_models, has_tie)[0]
+    with newton.few_threads(n_models):
         covariance = np.linalg.solve(curvature, np.linalg.solve(curvature, scores).T)
     covariance[:n_models] -= covariance[:n_models].mean(axis=0)
     covariance[:, :n_models] -= covariance[:, :n_models].mean(axis=1, keepdims=True)
     size = n_models + (pairs.position is not None)
     covariance = (covariance[:size, :size] + covariance[:size, :size].T) / 2
     np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
-    return covariance, float((pairs.outcomes * terms.log_probability).sum())
+    return result, covariance, float((pairs.outcomes * terms.log_probability).sum())
 
 
 # -- bootstrap --------------------------------------------------------------------------------------------------------
@@ -381,24 +351,19 @@ def resample_ratings(resampling: Resampling, size: int, seed: np.random.SeedSequ
 
 def join_resamples(resampling: Resampling, blocks: list[tuple], rated: list[np.ndarray]) -> np.ndarray:
     """Return what `resample_ratings` gave for `blocks` as one array; ValueError for resamples without an estimate."""
-    missing = [np.isnan(part[:, 0]) for part in rated]
-    n_missing = sum(part.sum() for part in missing)
-    if n_missing:
-        block = next(number for number, part in enumerate(missing) if part.any())
-        row = int(np.argmax(missing[block]))
-        number, total = sum(map(len, missing[:block])) + row, sum(map(len, missing))
-        counts = resampling.draw(*blocks[block]).counts(resampling.models, row)
-        reason = explain_missing(counts, resampling.ties)
-        raise ValueError(f"{n_missing} of {total} resamples have no finite ratings: in resample {number} {reason}")
-    return np.concatenate([np.empty((0, len(resampling.models))), *rated])
+    together = np.concatenate([np.empty((0, len(resampling.models))), *rated])
+    missing = np.isnan(together[:, 0])
+    if missing.any():
+        number = int(np.argmax(missing))
+        block, row = divmod(number, blocks[0][0])  # only the last block may be smaller
+        reason = explain_missing(resampling.draw(*blocks[block]).counts(resampling.models, row), resampling.ties)
+        share = f"{missing.sum()} of {len(missing)}"
+        raise ValueError(f"{share} resamples have no finite ratings: in resample {number} {reason}")
+    return together
 
 
 def bootstrap_ratings(
-    counts: PairCounts,
-    n_resamples: int,
-    rng: np.random.Generator,
-    ties: str = "half",
-    prior_strength: float = 0.0,
+    counts: PairCounts, n_resamples: int, rng: np.random.Generator, ties: str = "half", prior_strength: float = 0.0
 ) -> np.ndarray:
     """Refit ratings on resampled battles: (n_resamples, n_models), log-odds, each row of mean 0.
 
@@ -430,30 +395,24 @@ def rating_tiers(ratings: pd.Series, n_tiers: int) -> pd.Series:
     ValueError
         A rating that is not finite, or fewer different ratings than tiers.
     """
-    if not np.isfinite(ratings.to_numpy(dtype=float)).all():
-        raise ValueError(f"no finite rating of {name_some(ratings.index[~np.isfinite(ratings.to_numpy(dtype=float))])}")
+    finite = np.isfinite(ratings.to_numpy(dtype=float))
+    if not finite.all():
+        raise ValueError(f"no finite rating of {name_some(ratings.index[~finite])}")
     values, inverse, weight = np.unique(-ratings.to_numpy(dtype=float), return_inverse=True, return_counts=True)
     n_values = len(values)
     if not 1 <= n_tiers <= n_values:
         raise ValueError(f"n_tiers is {n_tiers}; with {n_values} different ratings it is between 1 and {n_values}")
     values = values - values.mean()
-    size, total, square = (np.concatenate([[0.0], np.cumsum(weight * values**k)]) for k in range(3))
-
-    def deviation(begin: np.ndarray, end: int) -> np.ndarray:
-        """Squared deviation of values[begin:end] from their mean."""
-        return square[end] - square[begin] - (total[end] - total[begin]) ** 2 / (size[end] - size[begin])
-
-    best = np.full((n_tiers + 1, n_values + 1), np.inf)
-    cut = np.zeros((n_tiers + 1, n_values + 1), dtype=np.int64)
-    best[0, 0] = 0.0
-    for tier in range(1, n_tiers + 1):
-        for end in range(tier, n_values + 1):
-            begin = np.arange(tier - 1, end)
-            cost = best[tier - 1, begin] + deviation(begin, end)
-            cut[tier, end] = begin[np.argmin(cost)]
-            best[tier, end] = cost.min()
+    sums = np.concatenate([np.zeros((3, 1)), np.cumsum([weight * values**k for k in range(3)], axis=1)], axis=1)
+    size, total, square = sums[:, None, :] - sums[:, :, None]  # each (begin, end), of values[begin:end]
+    deviation = np.where(size > 0, square - total**2 / np.maximum(size, 1), np.inf)  # squared, from their mean
+    best, cuts = np.append(0.0, np.full(n_values, np.inf)), []
+    for _ in range(n_tiers):
+        reached = best[:, None] + deviation
+        cuts.append(reached.argmin(axis=0))
+        best = reached.min(axis=0)
     tiers, end = np.empty(n_values, dtype=np.int64), n_values
-    for tier in range(n_tiers, 0, -1):
-        tiers[cut[tier, end] : end] = tier - 1
-        end = cut[tier, end]
+    for tier, cut in reversed(list(enumerate(cuts))):
+        tiers[cut[end] : end] = tier
+        end = cut[end]
     return pd.Series(tiers[inverse], index=ratings.index, name="tier")

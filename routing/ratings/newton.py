@@ -63,7 +63,7 @@ def outcome_terms(
     pairs: PairSums, ratings: np.ndarray, position_effect: np.ndarray, tie_parameter: np.ndarray, ties: str
 ) -> OutcomeTerms:
     """Return log-probabilities and derivatives at `ratings` (n_problems, n_models) and parameters (n_problems,)."""
-    delta = ratings[:, pairs.first] - ratings[:, pairs.second]  # (B, P)
+    delta = ratings[:, pairs.first] - ratings[:, pairs.second]  # (n_problems, n_pairs)
     if pairs.position is not None:
         delta = delta + position_effect[:, None] * pairs.position
     if ties == "davidson":
@@ -73,9 +73,9 @@ def outcome_terms(
     return half_win_terms(delta)
 
 
-def _spread(pairs: PairSums, flows: np.ndarray, n_models: int, sign: float = -1.0) -> np.ndarray:
+def _spread(pairs: PairSums, flows: np.ndarray, size: int, sign: float = -1.0) -> np.ndarray:
     """Return the matrix with each pair's flow at (first, second) and `sign` times it at (second, first)."""
-    matrix = np.zeros((len(flows), n_models, n_models))
+    matrix = np.zeros((len(flows), size, size))
     matrix[:, pairs.first, pairs.second] = flows
     matrix[:, pairs.second, pairs.first] += sign * flows
     return matrix
@@ -101,25 +101,16 @@ def quadratic_form(
     `by_delta`, `cross` and `by_tie`, each (n_problems, n_pairs), belong to delta twice, delta and the tie parameter,
     and the tie parameter twice. The result has shape (n_problems, size, size), with size up to n_models + 2.
     """
-    matrix = _spread(pairs, -by_delta, n_models, sign=1.0)
-    diagonal = np.arange(n_models)
-    matrix[:, diagonal, diagonal] = 0.0
-    matrix[:, diagonal, diagonal] = -matrix.sum(axis=2)
-    border = []  # column by ratings, then by the parameters of the border so far
+    matrix = _spread(pairs, -by_delta, n_models + (pairs.position is not None) + has_tie, sign=1.0)
+    by_ratings, diagonal = matrix[:, :n_models, :n_models], np.arange(n_models)
+    by_ratings[:, diagonal, diagonal] = 0.0
+    by_ratings[:, diagonal, diagonal] = -by_ratings.sum(axis=2)
     if pairs.position is not None:
-        weights = by_delta * pairs.position
-        border.append([*_spread(pairs, weights, n_models).sum(axis=2).T, weights @ pairs.position])
+        column = _gradient(pairs, by_delta * pairs.position, cross * pairs.position, n_models, has_tie)
+        matrix[:, n_models] = matrix[:, :, n_models] = column
     if has_tie:
-        position = [] if pairs.position is None else [cross @ pairs.position]
-        border.append([*_spread(pairs, cross, n_models).sum(axis=2).T, *position, by_tie.sum(axis=1)])
-    if not border:
-        return matrix
-    size = n_models + len(border)
-    full = np.zeros((len(matrix), size, size))
-    full[:, :n_models, :n_models] = matrix
-    for number, column in enumerate(border, start=n_models):
-        full[:, : number + 1, number] = full[:, number, : number + 1] = np.stack(column, axis=1)
-    return full
+        matrix[:, -1] = matrix[:, :, -1] = _gradient(pairs, cross, by_tie, n_models, has_tie)
+    return matrix
 
 
 def information(
@@ -142,21 +133,13 @@ def information(
     return matrix
 
 
-@functools.cache
-def _linear_algebra() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
+_linear_algebra = functools.cache(ThreadpoolController)
 _inside, _limits, _lock = 0, None, threading.Lock()
 
 
 @contextmanager
 def few_threads(n_models: int) -> Iterator[None]:
-    """Keep small linear algebra on one thread.
-
-    The limit holds for the whole process, so the first thread that enters sets it and the last one that leaves lifts
-    it: a thread of its own that did both would restore what another one had set.
-    """
+    """Keep small linear algebra of the whole process on one thread, from the first that enters to the last to leave."""
     global _inside, _limits
     if n_models >= ONE_THREAD_BELOW:
         yield
@@ -175,18 +158,13 @@ def few_threads(n_models: int) -> Iterator[None]:
 
 
 def with_tie_prior(pairs: PairSums, prior_strength: float) -> PairSums:
-    """Append the battles that regularise a tie parameter: `prior_strength` of them, between equal models.
+    """Append the battles that regularise a tie parameter: `prior_strength` of them, a third won, tied and lost.
 
-    A third of them are won, tied and lost. They are a model against itself, so the ratings do not enter.
+    They are those of a model against itself, so the ratings do not enter.
     """
-    ends, position = np.zeros(1, dtype=pairs.first.dtype), pairs.position
-    added = np.full((*pairs.outcomes.shape[:2], 1), prior_strength / 3)
-    return PairSums(
-        np.append(pairs.first, ends),
-        np.append(pairs.second, ends),
-        np.concatenate([pairs.outcomes, added], axis=2),
-        None if position is None else np.append(position, 0.0),
-    )
+    outcomes = np.pad(pairs.outcomes, ((0, 0), (0, 0), (0, 1)), constant_values=prior_strength / 3)
+    position = None if pairs.position is None else np.append(pairs.position, 0.0)
+    return PairSums(np.append(pairs.first, 0), np.append(pairs.second, 0), outcomes, position)
 
 
 def solve_ratings(
@@ -203,30 +181,20 @@ def solve_ratings(
     The objective is the log-likelihood minus ``prior_strength / 2 * (sum((ratings - prior)**2) + position_effect**2)``,
     plus that of the battles of `with_tie_prior` where a tie parameter is estimated. That a maximum exists has to be
     known beforehand. A problem that has converged is left alone, so its answer does not depend on which others are
-    solved with it.
+    solved with it. It has once its step is below 1e-8 (relative to the largest rating above 1, and to tau), or below
+    what rounding alone causes; and it has not where that exceeds 1e-4.
 
     Parameters
     ----------
     pairs : PairSums
-        Outcomes of shape (3, n_problems, n_pairs), of a scale near 1 at the largest, give or take 100 orders.
+        Outcomes of a scale near 1 at the largest, give or take 100 orders.
     ties : one of `TIE_MODELS`
         "drop" is solved as "half": leave the ties out of `pairs` beforehand. With "davidson" and "rao_kupper" each
         problem has a tie, unless there is a prior.
-    prior_strength : float
-        Precision of the normal prior on each rating, in units of `pairs.outcomes`.
-    prior : array, shape (n_models,), optional
-        Mean of that prior, itself of mean 0. Default: 0.
-    start : array, shape (n_models,), optional
-        Ratings to start from, of mean 0. Default: the mean of the prior.
+    prior, start : arrays, shape (n_models,), of mean 0, optional
+        Mean of the prior, by default 0, and ratings to start from, by default that mean.
     tie_parameter : float, optional
         A known log nu or tau; by default it is estimated with the ratings.
-
-    Notes
-    -----
-    A problem has converged once its step is below 1e-8 (relative to the largest rating above 1, and to tau), or below
-    what rounding alone causes; and it has not where that exceeds 1e-4.
-
-    Memory is that of about ten arrays (n_problems, n_pairs) and four (n_problems, n_models, n_models).
     """
     has_tie = ties in ("davidson", "rao_kupper") and tie_parameter is None
     if has_tie and prior_strength:

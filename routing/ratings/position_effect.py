@@ -18,31 +18,21 @@ from routing.battles import encode_battles, sum_outcomes
 from routing.ratings.bradley_terry import (
     WEAKEST_PRIOR,
     BradleyTerryFit,
-    check_converged,
+    estimate,
     explain_missing,
     find_estimable,
     half_width,
     name_some,
-    sandwich,
 )
-from routing.ratings.newton import PairSums, quadratic_form, solve_ratings
+from routing.ratings.newton import PairSums, quadratic_form
 
 
 @dataclass(frozen=True)
 class PositionEffectFit(BradleyTerryFit):
-    """Ratings and what the place of an answer adds to them: a `BradleyTerryFit`, and
+    """Ratings, and what being shown first adds to them; probabilities that name no place leave it out."""
 
-    Attributes
-    ----------
-    position_effect : float
-        Log-odds added to the rating of the model whose answer is shown first; above 0 the first answer is favoured.
-        Probabilities that name no place leave it out.
-    position_variance : float
-        Sandwich variance of the effect.
-    """
-
-    position_effect: float
-    position_variance: float
+    position_effect: float  # log-odds added to the rating of the model shown first; above 0 the first is favoured
+    position_variance: float  # sandwich variance of the effect
 
     def position_interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the normal confidence interval of the effect, log-odds."""
@@ -81,10 +71,7 @@ def fit_position_effect(battles: pd.DataFrame, prior_strength: float = 0.0) -> P
         if not find_estimable(pairs, n_models, has_tie)[0]:
             raise ValueError(explain_missing(sum_outcomes(models, model_a, model_b, outcome), "davidson"))
         _check_finite(pairs, models, has_tie)
-    solved_as = "davidson" if has_tie else "half"
-    result = solve_ratings(pairs, n_models, solved_as, prior_strength)
-    check_converged(result, models)
-    covariance, log_likelihood = sandwich(pairs, result, solved_as, has_tie, prior_strength)
+    result, covariance, log_likelihood = estimate(pairs, models, "davidson" if has_tie else "half", prior_strength)
     return PositionEffectFit(
         ratings=pd.Series(result.ratings[0], index=pd.Index(models, name="model"), name="rating"),
         covariance=covariance[:-1, :-1],
@@ -118,10 +105,8 @@ def _check_finite(pairs: PairSums, models: tuple[str, ...], has_tie: bool) -> No
     identity = np.eye(n_models)
     delta = np.column_stack([identity[pairs.first] - identity[pairs.second], np.ones(len(won)), np.zeros(len(won))])
     tie = np.append(np.zeros(n_models + 1), 1.0)
-    gains = [delta[won], -delta[lost], delta[tied] + tie, tie - delta[tied]]  # none may be below 0
-    if has_tie:
-        gains += [delta[won] - tie, -delta[lost] - tie]
-    gains = np.concatenate(gains)
+    wins = np.concatenate([delta[won], -delta[lost]])
+    gains = np.concatenate([wins, delta[tied] + tie, tie - delta[tied], *([wins - tie] if has_tie else [])])
     limits = np.repeat([1.0, 0.0], len(gains))
     found = linprog(-gains.sum(axis=0), np.concatenate([gains, -gains]), limits, bounds=(None, None)).x
     if (gains @ found).sum() > 0.5:  # 0, or by the scale of the limits at least 1

@@ -49,14 +49,8 @@ def half_win_terms(delta: np.ndarray) -> OutcomeTerms:
     log_larger = -np.log1p(smaller)
     log_win, log_loss = log_larger + np.minimum(delta, 0), log_larger - np.maximum(delta, 0)
     none = np.zeros((1,) * (delta.ndim + 1))
-    return OutcomeTerms(
-        np.stack([log_win, (log_win + log_loss) / 2, log_loss]),
-        np.stack([q, (q - p) / 2, -p]),
-        (p * q)[None],
-        none,
-        none,
-        none,
-    )
+    log_p = np.stack([log_win, (log_win + log_loss) / 2, log_loss])
+    return OutcomeTerms(log_p, np.stack([q, (q - p) / 2, -p]), (p * q)[None], none, none, none)
 
 
 def davidson_terms(delta: np.ndarray, log_nu: np.ndarray) -> OutcomeTerms:
@@ -106,8 +100,7 @@ def outcome_probability(delta: np.ndarray, ties: str, tie_parameter: float) -> n
         Rating of a minus rating of b, log-odds.
     ties : one of `TIE_MODELS`
     tie_parameter : float
-        nu of Davidson's model, tau of the Rao-Kupper model, P(tie) between equal models for "half", the share of ties
-        for "drop".
+        As in the table at the top of `routing.ratings.ties`.
 
     Returns
     -------
@@ -125,28 +118,21 @@ def outcome_probability(delta: np.ndarray, ties: str, tie_parameter: float) -> n
             f"the tie parameter of ties={ties!r} is {tie_parameter}; it is 0 or more, and a share at most 1"
         )
     delta = np.asarray(delta, dtype=float)
+    p, q, share, half = expit(delta), expit(-delta), float(tie_parameter), np.abs(delta) / 2
     if ties == "davidson":
-        win, draw, loss = (
-            np.exp(delta / 2 - abs(delta) / 2),
-            tie_parameter * np.exp(-abs(delta) / 2),
-            np.exp(-delta / 2 - abs(delta) / 2),
-        )
+        win, draw, loss = np.exp(delta / 2 - half), tie_parameter * np.exp(-half), np.exp(-delta / 2 - half)
         total = (win + loss) + draw
-        return np.stack([win / total, draw / total, loss / total], axis=-1)
-    p, q = expit(delta), expit(-delta)
-    if ties == "rao_kupper":
+        win, draw, loss = win / total, draw / total, loss / total
+    elif ties == "rao_kupper":
         win, loss = expit(delta - tie_parameter), expit(-delta - tie_parameter)
-        at_both = expit(tie_parameter + delta) * expit(tie_parameter - delta)
-        return np.stack([win, at_both * -np.expm1(-2 * tie_parameter), loss], axis=-1)
-    if ties == "drop":
-        return np.stack(
-            [(1 - tie_parameter) * p, np.full(delta.shape, tie_parameter), (1 - tie_parameter) * q], axis=-1
-        )
-    # P(tie)^2 = nu^2 P(a) P(b) with nu = 2 share / (1 - share), solved for P(tie) where P(a) + P(tie) / 2 = p.
-    share, both = float(tie_parameter), p * q
-    root = np.sqrt((share * (p - q)) ** 2 + 4 * (1 - share) ** 2 * both)
-    draw = 4 * both * np.divide(share, share + root, out=np.zeros_like(p), where=share > 0)
-    return np.stack([np.maximum(p - draw / 2, 0), draw, np.maximum(q - draw / 2, 0)], axis=-1)
+        draw = expit(tie_parameter + delta) * expit(tie_parameter - delta) * -np.expm1(-2 * tie_parameter)
+    elif ties == "drop":
+        win, draw, loss = (1 - share) * p, np.full(delta.shape, share), (1 - share) * q
+    else:  # P(tie)^2 = nu^2 P(a) P(b) with nu = 2 share / (1 - share), solved for P(tie) where P(a) + P(tie) / 2 = p
+        root = np.sqrt((share * (p - q)) ** 2 + 4 * (1 - share) ** 2 * (p * q))
+        draw = 4 * (p * q) * np.divide(share, share + root, out=np.zeros_like(p), where=share > 0)
+        win, loss = np.maximum(p - draw / 2, 0), np.maximum(q - draw / 2, 0)
+    return np.stack([win, draw, loss], axis=-1)
 
 
 def expected_score(delta: np.ndarray, ties: str, tie_parameter: float) -> np.ndarray:
@@ -158,20 +144,13 @@ def expected_score(delta: np.ndarray, ties: str, tie_parameter: float) -> np.nda
 def fit_tie_share(delta: np.ndarray, outcomes: np.ndarray, ties: str) -> tuple[float, float]:
     """Return the likeliest tie parameter of "half" or (any other name) "drop", and the log-likelihood in nats.
 
-    Parameters
-    ----------
-    delta : float array, shape (n_pairs,)
-    outcomes : float array, shape (3, n_pairs)
-        Battles the first of a pair won, ties, battles the second won.
+    `delta` has shape (n_pairs,), `outcomes` (3, n_pairs): battles the first of a pair won, ties, battles lost.
     """
     tied, decided = outcomes[1].sum(), outcomes[[0, 2]].sum()
     share = float(tied / (tied + decided))  # at most 1, however the sums are rounded
     if ties == "half" and 0 < share < 1:
-        better, worse, upsets = (
-            expit(np.abs(delta)),
-            expit(-np.abs(delta)),
-            np.where(delta > 0, outcomes[2], outcomes[0]),
-        )
+        better, worse = expit(np.abs(delta)), expit(-np.abs(delta))
+        upsets = np.where(delta > 0, outcomes[2], outcomes[0])
         gap, both, usual = better - worse, better * worse, outcomes[0] + outcomes[2] - upsets
         parts = outcomes[1] * both / 4, usual * both * worse / 2, upsets * better / 8
         square = gap**2
