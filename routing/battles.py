@@ -1,17 +1,10 @@
 """The battle table and its pair counts: what every estimator here is fitted to.
 
-A battle is one comparison of two models' answers to one prompt. A table of battles has the columns
-
-=========  =====================================================================
-prompt     the prompt, a string (optional: counts and ratings do not need it)
-model_a    the model whose answer was shown first
-model_b    the model whose answer was shown second
-winner     "model_a", "tie" or "model_b"; other usual labels are understood
-=========  =====================================================================
-
-Which of the two models stands first says how a battle was shown, never who is better. So everything that is
-fitted starts from `canonical_order` or `count_pairs`, which are the same, bit for bit, whichever way round
-a battle is written and in whatever order the rows stand.
+A table of battles has the columns model_a and model_b, the models whose answers to one prompt were shown first and
+second; winner, which is "model_a", "tie" or "model_b" (other usual labels are understood); and, but for counts and
+ratings, prompt, a string. Which model stands first says how a battle was shown, never who is better. So everything
+that is fitted starts from `canonical_order` or `count_pairs`, which are the same, bit for bit, whichever way round a
+battle is written and in whatever order the rows stand.
 """
 
 from __future__ import annotations
@@ -69,9 +62,7 @@ class BattleCodes(NamedTuple):
 
 
 def encode_battles(battles: pd.DataFrame) -> BattleCodes:
-    """Check a battle table and turn its names, cleaned by `clean_name`, and its labels into integers.
-
-    Warns of models whose names differ only in case.
+    """Check a battle table and turn its names, cleaned, and its labels into integers; warn as `warn_of_case`.
 
     Raises
     ------
@@ -156,14 +147,9 @@ def number_texts(texts: np.ndarray | pd.Series) -> tuple[np.ndarray, np.ndarray]
 
 
 def validate_battles(battles: pd.DataFrame) -> pd.DataFrame:
-    """Return the battle columns of a table, once checked, with cleaned names and the labels of `WINNERS`.
+    """Return the battle columns of a table, checked as by `encode_battles`, with cleaned names and labels of `WINNERS`.
 
     Other columns are left out, because nothing here knows how they change when the two models do.
-
-    Raises
-    ------
-    ValueError
-        As `encode_battles`.
     """
     codes, as_written = _encode(battles)
     table = battles[[name for name in ("prompt", *PAIR_COLUMNS, "winner") if name in battles.columns]].copy()
@@ -175,12 +161,7 @@ def validate_battles(battles: pd.DataFrame) -> pd.DataFrame:
 
 
 def swap_battles(battles: pd.DataFrame, mask: np.ndarray | None = None) -> pd.DataFrame:
-    """Swap the two models in the rows of `mask` (default: all).
-
-    Parameters
-    ----------
-    mask : bool array, shape (n_battles,), optional
-    """
+    """Swap the two models in the rows of `mask`, (n_battles,) of bool (default: all)."""
     table = validate_battles(battles)
     mask = np.ones(len(table), dtype=bool) if mask is None else np.asarray(mask)
     if mask.shape != (len(table),) or mask.dtype != bool:
@@ -207,21 +188,13 @@ def canonical_order(battles: pd.DataFrame) -> pd.DataFrame:
     categories = table.select_dtypes("category").columns  # each column's have an order of their own
     table = table.astype(dict.fromkeys(categories, "str"))
     oriented = _swap(table, (table["model_a"] > table["model_b"]).to_numpy(dtype=bool))
-    keys = [name for name in ("model_a", "model_b", "winner", "prompt") if name in oriented.columns]
+    keys = [*PAIR_COLUMNS, "winner", *(["prompt"] if "prompt" in table.columns else [])]
     return oriented.sort_values(keys, kind="stable")
 
 
 @dataclass(frozen=True)
 class PairCounts:
     """Hold how often each model beat each other one.
-
-    Attributes
-    ----------
-    models : tuple of str
-    wins : float array, shape (n_models, n_models)
-        ``wins[i, j]``: (weighted) number of battles that model i won against model j.
-    ties : float array, shape (n_models, n_models), symmetric
-        ``ties[i, j] == ties[j, i]``: number of ties between i and j.
 
     Raises
     ------
@@ -231,8 +204,8 @@ class PairCounts:
     """
 
     models: tuple[str, ...]
-    wins: np.ndarray
-    ties: np.ndarray
+    wins: np.ndarray  # (n_models, n_models) float: how many battles (or their weight) i won against j
+    ties: np.ndarray  # (n_models, n_models) float, symmetric: how many battles of i and j were ties
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", tuple(self.models))
@@ -247,10 +220,8 @@ class PairCounts:
             bad = ~np.isfinite(counts) | (counts < 0)
             if bad.any():
                 i, j = np.argwhere(bad)[0]
-                raise ValueError(
-                    f"pair counts: {kind}[{self.models[i]}, {self.models[j]}] is {counts[i, j]};"
-                    " counts are finite and not negative"
-                )
+                cell = f"{kind}[{self.models[i]}, {self.models[j]}]"
+                raise ValueError(f"pair counts: {cell} is {counts[i, j]}; counts are finite and not negative")
             if np.diagonal(counts).any():
                 name = self.models[int(np.flatnonzero(np.diagonal(counts))[0])]
                 raise ValueError(f"pair counts: {kind} has battles of {name} against itself")
@@ -258,10 +229,8 @@ class PairCounts:
             object.__setattr__(self, kind, counts)
         if not np.array_equal(self.ties, self.ties.T):
             i, j = np.argwhere(self.ties != self.ties.T)[0]
-            raise ValueError(
-                f"pair counts: ties are not symmetric: {self.models[i]}, {self.models[j]}:"
-                f" {self.ties[i, j]} and {self.ties[j, i]}"
-            )
+            both = f"{self.ties[i, j]} and {self.ties[j, i]}"
+            raise ValueError(f"pair counts: ties are not symmetric: {self.models[i]}, {self.models[j]}: {both}")
 
     @property
     def battles(self) -> np.ndarray:
@@ -277,10 +246,7 @@ class PairCounts:
 def count_pairs(battles: pd.DataFrame, weights: np.ndarray | None = None) -> PairCounts:
     """Sum a battle table into pair counts, models in alphabetical order.
 
-    Parameters
-    ----------
-    weights : float array, shape (n_battles,), optional
-        A weight for each row; a row of weight 2 counts as two equal rows. Default: 1.
+    `weights`, (n_battles,), by default 1: a row of weight 2 counts as two equal rows.
 
     Raises
     ------
@@ -305,9 +271,8 @@ def pair_codes(n_models: int, model_a: np.ndarray, model_b: np.ndarray, outcome:
     ``3 * (low * n_models + high) + outcome``, where `low` is the smaller of the two models' indices and the outcome is
     seen from it; arguments as the fields of `BattleCodes`.
     """
-    exchanged = model_a > model_b
-    low, high = np.where(exchanged, model_b, model_a), np.where(exchanged, model_a, model_b)
-    return (low * n_models + high) * 3 + np.where(exchanged, 2 - outcome, outcome)
+    pair = np.minimum(model_a, model_b) * n_models + np.maximum(model_a, model_b)
+    return pair * 3 + np.where(model_a > model_b, 2 - outcome, outcome)
 
 
 def split_codes(n_models: int, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -335,12 +300,7 @@ def sum_codes(models: tuple[str, ...], codes: np.ndarray, weights: np.ndarray | 
 def expand_counts(counts: PairCounts, rng: np.random.Generator) -> pd.DataFrame:
     """Return one row for each counted battle, in random order, each pair randomly either way round.
 
-    The inverse of `count_pairs`, for what needs a table: online Elo, timings.
-
-    Raises
-    ------
-    ValueError
-        Counts that are not whole numbers.
+    The inverse of `count_pairs`, for what needs a table. ValueError for counts that are not whole numbers.
     """
     names = np.array(counts.models, dtype=object)
     tables = []
