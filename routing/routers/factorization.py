@@ -33,8 +33,6 @@ class MatrixFactorizationRouter(EmbeddingRouter):
 
     Parameters
     ----------
-    dimension : int
-        Length of the model and prompt vectors.
     learning_rate, weight_decay, batch_size, n_epochs
         Of Adam. The paper's: 3e-4, 1e-5, 64, about 10.
     n_seeds : int
@@ -43,7 +41,6 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         Share of the prompts whose battles choose the epoch.
     prior_strength : float
         Of the leaderboard, as in `fit_bradley_terry`.
-    seed : int
     early_stopping : bool
         Keep the best epoch on held-out prompts, epoch 0 (the leaderboard) among them; else the last one, as the paper.
     reference : bool
@@ -84,38 +81,29 @@ class MatrixFactorizationRouter(EmbeddingRouter):
             torch.from_numpy(np.stack([codes.model_a, codes.model_b], axis=1)),
             torch.from_numpy(codes.outcome),
         )
-        products, constants, ties, curves = [], [], [], []
+        trained, curves = [], []
         for number in range(self.n_seeds):
             drawn = np.random.default_rng([self.seed, number])
             n_held_out = int(np.clip(round(self.held_out_share * len(distinct)), 1, len(distinct) - 1))
             held_out = np.isin(prompt_number, drawn.permutation(len(distinct))[:n_held_out])
-            form = _Bilinear(
-                overall.ratings.to_numpy(),
-                overall.tie_parameter,
-                vectors.shape[1],
-                self.dimension,
-                self.reference,
-                torch.Generator().manual_seed(int(drawn.integers(2**63))),
-            )
+            generator = torch.Generator().manual_seed(int(drawn.integers(2**63)))
+            start = overall.ratings.to_numpy(), overall.tie_parameter
+            form = _Bilinear(*start, vectors.shape[1], self.dimension, self.reference, generator)
             with _one_thread():
                 curve = self._train(form, battles.part(~held_out), battles.part(held_out))
-            product, constant = form.collapse()
-            products.append(product)
-            constants.append(constant)
-            ties.append(float(form.log_nu.detach().exp()))
+            trained.append((*form.collapse(), float(form.log_nu.detach().exp())))
             curves.append(curve.assign(seed=number))
-        self.prompt_product = np.mean(products, axis=0)  # (width, M)
-        self.constant_ratings = np.mean(constants, axis=0)  # (M,)
-        self.nu = float(np.mean(ties))
+        # (width, M), (M,) and a number
+        self.prompt_product, self.constant_ratings, nu = (np.mean(part, axis=0) for part in zip(*trained, strict=True))
+        self.nu = float(nu)
         self.learning_curve = pd.concat(curves, ignore_index=True)
 
     def _train(self, form: _Bilinear, battles: _Battles, held_out: _Battles) -> pd.DataFrame:
-        """Train in place; leaves the parameters of the best epoch and gives the losses of all."""
+        """Train in place, leave the parameters of the best epoch, and return the losses of all."""
         if self.reference:
             battles = battles.part((battles.outcome != 1).numpy())
         optimizer = torch.optim.Adam(form.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        curve = []
-        best = np.inf
+        curve, best = [], np.inf
         for epoch in range(self.n_epochs + 1):  # epoch 0: before training
             if epoch:
                 for rows in torch.randperm(len(battles.outcome), generator=form.generator).split(self.batch_size):
@@ -129,18 +117,15 @@ class MatrixFactorizationRouter(EmbeddingRouter):
             curve.append({"epoch": epoch, **losses})
             if losses["held_out"] < best or self.reference or not self.early_stopping:
                 best = losses["held_out"]
-                kept = [parameter.detach().clone() for parameter in form.parameters()]
-        with torch.no_grad():
-            for parameter, value in zip(form.parameters(), kept, strict=True):
-                parameter.copy_(value)
+                kept = {name: value.clone() for name, value in form.state_dict().items()}
+        form.load_state_dict(kept)
         return pd.DataFrame(curve)
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
         vectors = self._vectors(prompts)
         if vectors.shape[1] != len(self.prompt_product):
-            raise ValueError(
-                f"embeddings of width {vectors.shape[1]}; this router learned on width {len(self.prompt_product)}"
-            )
+            known = f"this router learned on width {len(self.prompt_product)}"
+            raise ValueError(f"embeddings of width {vectors.shape[1]}; {known}")
         return vectors @ self.prompt_product + self.constant_ratings
 
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -214,24 +199,20 @@ class _Bilinear(torch.nn.Module):
         return vectors * self.combination  # (M, dimension)
 
     def loss(self, battles: _Battles, training: bool = False) -> torch.Tensor:
-        """Mean negative log-likelihood under Davidson's model (of the decided battles for the released form)."""
+        """Return the mean negative log-likelihood under Davidson's model (of decided battles for the released form)."""
+        if self.reference:
+            battles = battles.part(battles.outcome != 1)
         vectors = battles.vectors
         if training and self.reference:
             vectors = vectors + RELEASED_NOISE * torch.randn(vectors.shape, generator=self.generator)
         hidden = vectors @ self.projection.T + self.bias  # (B, dimension)
         pair = self._model_part()[battles.models]  # (B, 2, dimension)
         delta = ((pair[:, 0] - pair[:, 1]) * hidden).sum(dim=1)  # (B,)
-        tie = self.log_nu.expand_as(delta)
-        if self.reference:
-            tie = torch.full_like(delta, -torch.inf)
-            delta, outcome = delta[battles.outcome != 1], battles.outcome[battles.outcome != 1]
-            tie = tie[: len(delta)]
-        else:
-            outcome = battles.outcome
-        return functional.cross_entropy(torch.stack([delta / 2, tie, -delta / 2], dim=1), outcome)
+        tie = torch.full_like(delta, -torch.inf) if self.reference else self.log_nu.expand_as(delta)
+        return functional.cross_entropy(torch.stack([delta / 2, tie, -delta / 2], dim=1), battles.outcome)
 
     def collapse(self) -> tuple[np.ndarray, np.ndarray]:
-        """What is left to multiply a prompt's vector with, (width, M), and to add, (M,); ratings of mean 0."""
+        """Return what multiplies a prompt's vector, (width, M), and what is added, (M,); ratings of mean 0."""
         with torch.no_grad():
             model_part = self._model_part().double()
             model_part = model_part - model_part.mean(dim=0)

@@ -1,8 +1,7 @@
 """Similarity weighting: Bradley-Terry refitted for each prompt, on battles weighted by how similar theirs are.
 
-The likelihood of a weighted battle table depends on it through the weighted pair counts alone. So a batch of prompts
-costs one matrix product (similarities), one sum into pair counts, and one Newton solve for the whole batch; no row of
-battles is ever seen by a solver.
+The likelihood depends on weighted battles through their weighted pair counts alone. So a batch of prompts costs one
+matrix product (similarities), one sum into pair counts, and one Newton solve.
 """
 
 from __future__ import annotations
@@ -40,16 +39,13 @@ class TierMap(NamedTuple):
         ``3 * pair + outcome`` seen from the pair's first tier; ``3 * n_pairs`` where both models are of one tier,
         a battle that says nothing about tiers.
         """
-        position = {name: number for number, name in enumerate(self.models)}
-        tier = self.tier[[position[name] for name in models]]
+        tier = pd.Series(self.tier, index=self.models)[list(models)].to_numpy()
         first, second, outcome = split_codes(len(models), codes)
-        tier_a, tier_b = tier[first], tier[second]
         n_tiers = int(self.tier.max()) + 1
-        pair_number = np.zeros((n_tiers, n_tiers), dtype=np.int64)
+        pair_number = np.full((n_tiers, n_tiers), len(self.first))
         pair_number[self.first, self.second] = np.arange(len(self.first))
-        outcome = np.where(tier_a > tier_b, 2 - outcome, outcome)
-        cells = 3 * pair_number[np.minimum(tier_a, tier_b), np.maximum(tier_a, tier_b)] + outcome
-        return np.where(tier_a == tier_b, 3 * len(self.first), cells)
+        tier_a, tier_b, outcome = split_codes(n_tiers, pair_codes(n_tiers, tier[first], tier[second], outcome))
+        return 3 * pair_number[tier_a, tier_b] + np.where(tier_a == tier_b, 0, outcome)
 
     def pair_sums(self, sums: np.ndarray) -> PairSums:
         """Return problems for the solver from sums over all cells, (n_problems, 3 * n_pairs + 1)."""
@@ -109,10 +105,8 @@ class SimilarityRouter(EmbeddingRouter):
 
     A battle on prompt q' has weight ``gamma ** (1 + S(q, q'))`` for prompt q, where S is the cosine similarity divided
     by the largest one that any battle's prompt has with q. Ratings are those of tiers of models: models of a tier share
-    one, as most pairs of models have too few battles.
-
-    All weights are positive, so the ratings of a prompt are finite where those of all battles are, which `fit` checks:
-    tiers merge models, which takes no finite estimate away. A weight that underflows to 0 is an error.
+    one, as most pairs of models have too few battles. As all weights are positive, they are finite where those of all
+    battles are, which `fit` checks. A weight that underflows to 0 is an error.
 
     Parameters
     ----------
@@ -178,11 +172,9 @@ class SimilarityRouter(EmbeddingRouter):
         n_models = len(counts.models)
         n_tiers = n_models if self.n_tiers is None else min(self.n_tiers, overall.ratings.nunique())
         tiers = np.arange(n_models) if self.n_tiers is None else rating_tiers(overall.ratings, n_tiers).to_numpy()
-        members = np.eye(n_tiers)[tiers]  # (n_models, n_tiers)
-        across = 1 - np.eye(n_tiers)
+        members, across = np.eye(n_tiers)[tiers], 1 - np.eye(n_tiers)  # (n_models, n_tiers), (n_tiers, n_tiers)
         wins, tied = (members.T @ number @ members * across for number in (counts.wins, counts.ties))
-        between = PairCounts(tuple(f"tier {number}" for number in range(n_tiers)), wins, tied)
-        pairs = pair_sums(between)
+        pairs = pair_sums(PairCounts(map(str, range(n_tiers)), wins, tied))
         self.model_tier, self.tier_first, self.tier_second = tiers, pairs.first, pairs.second
         self.met_cells = np.flatnonzero(pairs.outcomes[:, 0].T)  # as `TierMap.cells` numbers them
         self.tier_ratings = np.zeros(n_tiers)
@@ -199,31 +191,18 @@ class SimilarityRouter(EmbeddingRouter):
         the global ratings, nu and the tiers are found anew from the summed pair counts. Costs the new prompts'
         embeddings and a sort of integers; no earlier prompt is embedded or read again. If it raises, nothing changes.
 
-        Parameters
-        ----------
-        battles, embeddings
-            As in `fit`.
-
-        Raises
-        ------
-        RuntimeError
-            The router has not been fitted.
-        ValueError
-            As `fit`, for the new battles or for all of them together, and embeddings of another width.
+        Arguments are those of `fit`. RuntimeError if the router has not been fitted; ValueError as `fit`, for the new
+        battles or for all of them together, and for embeddings of another width.
         """
         if not hasattr(self, "battle_codes"):
             raise RuntimeError("this SimilarityRouter has not been fitted; call fit before add")
         codes = encode_battles(battles)
         vectors = self._check_width(self._battle_vectors(battles, embeddings))
         models = tuple(sorted({*self.models, *codes.models}))
-        position = {name: number for number, name in enumerate(models)}
-        renumbered = []
-        for names, sides in (
-            (self.models, split_codes(len(self.models), self.battle_codes)),
-            (codes.models, codes[1:]),
-        ):
-            new_number = np.array([position[name] for name in names])
-            renumbered.append(pair_codes(len(models), new_number[sides[0]], new_number[sides[1]], sides[2]))
+        earlier, renumbered = split_codes(len(self.models), self.battle_codes), []
+        for names, (model_a, model_b, outcome) in ((self.models, earlier), (codes.models, codes[1:])):
+            number = pd.Index(models).get_indexer(names)
+            renumbered.append(pair_codes(len(models), number[model_a], number[model_b], outcome))
         known = getattr(self, "battle_prompts", np.full(len(self.battle_codes), None))  # None: read from a file
         renewed = copy.copy(self)
         renewed.models = models
@@ -268,14 +247,11 @@ class SimilarityRouter(EmbeddingRouter):
         return rated
 
     def weights(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the weight of each battle for each prompt, the largest being 1: (n_prompts, n_battles).
-
-        Sorted as `battle_prompts`, the prompts of the battles.
+        """Return the weights of battles, sorted as `battle_prompts`, the largest being 1: (n_prompts, n_battles).
 
         Equal to ``gamma ** (1 + S)`` but for a factor that cancels where there is no prior.
         """
-        similarity, most_similar = self._resemble(vectors)
-        return weigh(similarity, most_similar, self.gamma)
+        return weigh(*self._resemble(vectors), self.gamma)
 
     def effective_battles(self, vectors: np.ndarray) -> np.ndarray:
         """Return how many equally weighted battles each prompt's fit is worth, (sum w)^2 / sum w^2: (n_prompts,)."""
@@ -307,15 +283,9 @@ class SimilarityRouter(EmbeddingRouter):
 
     def _solve(self, pairs: PairSums) -> np.ndarray:
         """Return the tiers' ratings in each problem; they start from, and a prior draws to, those on all battles."""
-        result = solve_ratings(
-            pairs,
-            len(self.tier_ratings),
-            self.ties if self.nu > 0 else "half",
-            self.prior_strength,
-            prior=self.tier_ratings,
-            start=self.tier_ratings,
-            tie_parameter=float(np.log(self.nu)) if self.nu > 0 else None,
-        )
+        ties, log_nu = (self.ties, float(np.log(self.nu))) if self.nu > 0 else ("half", None)
+        known = {"prior": self.tier_ratings, "tie_parameter": log_nu}
+        result = solve_ratings(pairs, len(self.tier_ratings), ties, self.prior_strength, **known)
         tiers = [name_some(np.array(self.models)[self.model_tier == tier]) for tier in range(len(self.tier_ratings))]
         check_converged(result, tiers, "prompt")
         return result.ratings
