@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import lu_factor, lu_solve
 from scipy.sparse.csgraph import NegativeCycleError, bellman_ford, connected_components
 from scipy.special import ndtri
 
@@ -102,13 +103,14 @@ def _all_reachable(graphs: np.ndarray) -> np.ndarray:
         reached = wider
 
 
-def _outcome_graphs(pairs: PairSums, n_models: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return who beat whom and who tied whom in each problem, two arrays (n_problems, n_models, n_models) of bool."""
-    won, tied = np.zeros((2, pairs.outcomes.shape[1], n_models, n_models), dtype=bool)
-    for graph, there, back in ((won, 0, 2), (tied, 1, 1)):
-        graph[:, pairs.first, pairs.second] = pairs.outcomes[there] > 0
-        graph[:, pairs.second, pairs.first] |= pairs.outcomes[back] > 0
-    return won, tied
+def _outcome_graphs(pairs: PairSums, n_models: int) -> np.ndarray:
+    """Return who beat whom and who tied whom in each problem: (2, n_problems, n_models, n_models) of bool."""
+    there, back = pairs.first * n_models + pairs.second, pairs.second * n_models + pairs.first
+    graphs = np.zeros((2, pairs.outcomes.shape[1], n_models**2), dtype=bool)
+    for graph, onward, reverse in zip(graphs, (0, 1), (2, 1), strict=True):
+        graph[:, there] = pairs.outcomes[onward] > 0
+        graph[:, back] |= pairs.outcomes[reverse] > 0
+    return graphs.reshape(2, -1, n_models, n_models)
 
 
 def _wins_outnumber_ties(won: np.ndarray, tied: np.ndarray) -> bool:
@@ -267,30 +269,31 @@ def estimate(
     `ties` is "half" where there is no tie parameter to estimate. A is the information and B the sum over battles of
     score times score'; see `BradleyTerryFit`.
     """
-    n_models, has_tie = len(models), ties != "half"
-    result = solve_ratings(pairs, n_models, ties, prior_strength)
-    check_converged(result, models)
-    estimates = result.ratings, result.position_effect, result.tie_parameter, ties
-    terms = newton.outcome_terms(pairs, *estimates)
-    everything = newton.with_tie_prior(pairs, prior_strength) if has_tie and prior_strength else pairs
-    seen_by_prior = terms if everything is pairs else newton.outcome_terms(everything, *estimates)
-    curvature = newton.information(everything, seen_by_prior, n_models, has_tie, prior_strength)[0]
-    outcomes, alike = pairs.outcomes, _outcomes_alike(pairs, n_models)
-    if alike.any():
-        expected = outcomes.sum(axis=0) * np.exp(terms.log_probability)
-        if not has_tie:
-            expected[1] = 0.0
-        outcomes = np.where(alike, expected, outcomes)
-    products = (terms.slope**2, terms.slope * terms.tie_slope, np.broadcast_to(terms.tie_slope**2, terms.slope.shape))
-    scores = newton.quadratic_form(pairs, *((outcomes * part).sum(axis=0) for part in products), n_models, has_tie)[0]
+    n_models, n_pairs, has_tie = len(models), len(pairs.first), ties != "half"
     with newton.few_threads(n_models):
-        covariance = np.linalg.solve(curvature, np.linalg.solve(curvature, scores).T)
+        result = solve_ratings(pairs, n_models, ties, prior_strength)
+        check_converged(result, models)
+        terms = result.terms
+        curvature = newton.information(result.pairs, terms, n_models, has_tie, prior_strength)[0]
+        outcomes = result.pairs.outcomes * (np.arange(len(result.pairs.first)) < n_pairs)  # a prior is no battle
+        log_likelihood = float((outcomes * terms.log_probability).sum())
+        alike = _outcomes_alike(result.pairs, n_models)
+        if alike.any():
+            expected = outcomes.sum(axis=0) * np.exp(terms.log_probability)
+            if not has_tie:
+                expected[1] = 0.0
+            outcomes = np.where(alike, expected, outcomes)
+        products = (terms.slope**2, terms.slope * terms.tie_slope, terms.tie_slope**2)[: 3 if has_tie else 1]
+        squares = ((outcomes * part).sum(axis=0) for part in products)
+        scores = newton.quadratic_form(result.pairs, n_models, *squares)[0]
+        factors = lu_factor(curvature)
+        covariance = lu_solve(factors, lu_solve(factors, scores).T)
     covariance[:n_models] -= covariance[:n_models].mean(axis=0)
     covariance[:, :n_models] -= covariance[:, :n_models].mean(axis=1, keepdims=True)
     size = n_models + (pairs.position is not None)
     covariance = (covariance[:size, :size] + covariance[:size, :size].T) / 2
     np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
-    return result, covariance, float((pairs.outcomes * terms.log_probability).sum())
+    return result, covariance, log_likelihood
 
 
 # -- bootstrap --------------------------------------------------------------------------------------------------------

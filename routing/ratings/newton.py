@@ -43,9 +43,10 @@ class PairSums(NamedTuple):
 
 def pair_sums(counts: PairCounts) -> PairSums:
     """Return the pairs of `counts` that met, the lower index first, and their outcomes as one problem."""
-    first, second = np.nonzero(np.triu(counts.battles))
-    outcomes = np.stack([counts.wins[first, second], counts.ties[first, second], counts.wins[second, first]])
-    return PairSums(first, second, outcomes[:, None, :])
+    n_models = len(counts.models)
+    met = np.flatnonzero(np.triu(counts.battles) > 0)
+    outcomes = np.array([part.ravel()[met] for part in (counts.wins, counts.ties, counts.wins.T)])
+    return PairSums(*np.divmod(met, n_models), outcomes[:, None, :])
 
 
 class NewtonResult(NamedTuple):
@@ -57,6 +58,8 @@ class NewtonResult(NamedTuple):
     n_iterations: int
     converged: np.ndarray  # (n_problems,) bool
     least_settled: np.ndarray  # (n_problems,) index of the model whose rating rounding moves most
+    pairs: PairSums  # what was solved: the pairs, and the battles of `with_tie_prior` if they regularise
+    terms: OutcomeTerms  # of these at the estimates
 
 
 def outcome_terms(
@@ -73,43 +76,51 @@ def outcome_terms(
     return half_win_terms(delta)
 
 
-def _spread(pairs: PairSums, flows: np.ndarray, size: int, sign: float = -1.0) -> np.ndarray:
-    """Return the matrix with each pair's flow at (first, second) and `sign` times it at (second, first)."""
-    matrix = np.zeros((len(flows), size, size))
-    matrix[:, pairs.first, pairs.second] = flows
-    matrix[:, pairs.second, pairs.first] += sign * flows
-    return matrix
-
-
 def _gradient(
-    pairs: PairSums, by_delta: np.ndarray, by_tie: np.ndarray, n_models: int, has_tie: bool, sign: float = -1.0
+    pairs: PairSums, n_models: int, by_delta: np.ndarray, by_tie: np.ndarray | None = None, sign: float = -1.0
 ) -> np.ndarray:
-    """Return the sums over pairs of derivatives (n_problems, n_pairs) by (ratings, position effect, tie parameter)."""
-    parts = [_spread(pairs, by_delta, n_models, sign).sum(axis=2)]
+    """Return sums over pairs of derivatives (n_problems, n_pairs) by (ratings, position effect, tie parameter).
+
+    A derivative by delta counts for the first model of its pair, and `sign` times for the second.
+    """
+    problem = n_models * np.arange(len(by_delta))[:, None]
+    first, second = (
+        np.bincount((problem + side).ravel(), by_delta.ravel(), problem.size * n_models).reshape(-1, n_models)
+        for side in (pairs.first, pairs.second)
+    )
+    parts = [first + sign * second]
     if pairs.position is not None:
         parts.append(by_delta @ pairs.position[:, None])
-    if has_tie:
+    if by_tie is not None:
         parts.append(by_tie.sum(axis=1, keepdims=True))
     return np.concatenate(parts, axis=1)
 
 
 def quadratic_form(
-    pairs: PairSums, by_delta: np.ndarray, cross: np.ndarray, by_tie: np.ndarray, n_models: int, has_tie: bool
+    pairs: PairSums,
+    n_models: int,
+    by_delta: np.ndarray,
+    cross: np.ndarray | None = None,
+    by_tie: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the sums over pairs of second-order terms by (ratings, position effect, tie parameter).
+    """Return sums over pairs of second-order terms by (ratings, position effect, tie parameter).
 
     `by_delta`, `cross` and `by_tie`, each (n_problems, n_pairs), belong to delta twice, delta and the tie parameter,
     and the tie parameter twice. The result has shape (n_problems, size, size), with size up to n_models + 2.
     """
-    matrix = _spread(pairs, -by_delta, n_models + (pairs.position is not None) + has_tie, sign=1.0)
-    by_ratings, diagonal = matrix[:, :n_models, :n_models], np.arange(n_models)
-    by_ratings[:, diagonal, diagonal] = 0.0
-    by_ratings[:, diagonal, diagonal] = -by_ratings.sum(axis=2)
+    size = n_models + (pairs.position is not None) + (by_tie is not None)
+    cells = np.zeros((len(by_delta), size * size))
+    cells[:, pairs.first * size + pairs.second] = -by_delta
+    cells[:, pairs.second * size + pairs.first] -= by_delta
+    matrix = cells.reshape(-1, size, size)
+    np.einsum("pii->pi", matrix)[:, :n_models] -= matrix[:, :n_models, :n_models].sum(axis=2)
     if pairs.position is not None:
-        column = _gradient(pairs, by_delta * pairs.position, cross * pairs.position, n_models, has_tie)
+        column = _gradient(
+            pairs, n_models, by_delta * pairs.position, None if cross is None else cross * pairs.position
+        )
         matrix[:, n_models] = matrix[:, :, n_models] = column
-    if has_tie:
-        matrix[:, -1] = matrix[:, :, -1] = _gradient(pairs, cross, by_tie, n_models, has_tie)
+    if by_tie is not None:
+        matrix[:, -1] = matrix[:, :, -1] = _gradient(pairs, n_models, cross, by_tie)
     return matrix
 
 
@@ -120,16 +131,15 @@ def information(
 
     Regular although only differences of ratings count: the model with the most information is held in place.
     """
-    sums = ((pairs.outcomes * part).sum(axis=0) for part in (terms.curvature, terms.cross_curvature))
-    matrix = quadratic_form(pairs, *sums, (pairs.outcomes * terms.tie_curvature).sum(axis=0), n_models, has_tie)
-    held = np.diagonal(matrix, axis1=1, axis2=2)[:, :n_models].argmax(axis=1)
-    problem = np.arange(len(matrix))
-    most = matrix[problem, held, held] + prior_strength
+    parts = (terms.curvature, terms.cross_curvature, terms.tie_curvature)[: 3 if has_tie else 1]
+    matrix = quadratic_form(pairs, n_models, *((pairs.outcomes * part).sum(axis=0) for part in parts))
+    diagonal, problem = np.einsum("pii->pi", matrix), np.arange(len(matrix))
+    held = diagonal[:, :n_models].argmax(axis=1)
+    most = diagonal[problem, held] + prior_strength
     if prior_strength:
-        penalised = np.arange(n_models + (pairs.position is not None))
         matrix[:, :n_models, :n_models] -= prior_strength / n_models
-        matrix[:, penalised, penalised] += prior_strength
-    matrix[problem, held, held] += np.where(most > 0, most, 1.0)
+        diagonal[:, : n_models + (pairs.position is not None)] += prior_strength
+    diagonal[problem, held] += np.where(most > 0, most, 1.0)
     return matrix
 
 
@@ -226,11 +236,9 @@ def solve_ratings(
     with few_threads(n_models), np.errstate(over="ignore", invalid="ignore"):
         terms, value = evaluate(at)
         for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007 (the count is returned)
-            by_delta, by_tie = pairs.outcomes * terms.slope, pairs.outcomes * terms.tie_slope
-            gradient = _gradient(pairs, by_delta.sum(axis=0), by_tie.sum(axis=0), n_models, has_tie)
-            gradient -= penalty * (at - center)
-            by_delta, by_tie = np.abs(by_delta).sum(axis=0), np.abs(by_tie).sum(axis=0)
-            rounding = epsilon * _gradient(pairs, by_delta, by_tie, n_models, has_tie, sign=1.0)
+            flows = [pairs.outcomes * slope for slope in (terms.slope, terms.tie_slope)[: 1 + has_tie]]
+            gradient = _gradient(pairs, n_models, *(flow.sum(axis=0) for flow in flows)) - penalty * (at - center)
+            rounding = epsilon * _gradient(pairs, n_models, *(np.abs(flow).sum(axis=0) for flow in flows), sign=1.0)
             curvature = information(pairs, terms, n_models, has_tie, prior_strength)
             try:
                 solved = np.linalg.solve(curvature, np.stack([gradient, rounding], axis=2))
@@ -259,4 +267,5 @@ def solve_ratings(
             if converged.all():
                 break
     ratings, effect, tie = split(at)
-    return NewtonResult(ratings - ratings.mean(axis=1, keepdims=True), effect, tie, iteration, converged, unsettled)
+    ratings = ratings - ratings.mean(axis=1, keepdims=True)
+    return NewtonResult(ratings, effect, tie, iteration, converged, unsettled, pairs, terms)

@@ -93,7 +93,7 @@ def _check_finite(pairs: PairSums, models: tuple[str, ...], has_tie: bool) -> No
     effect and 2 log nu that takes most from no observed outcome, where ``d_i - d_j + g`` stands for ``d_i - d_j``.
     """
     prior, n_models, ones = "give a prior (prior_strength=0.1, say)", len(models), np.ones((1, len(pairs.first)))
-    if np.linalg.matrix_rank(quadratic_form(pairs, ones, ones, ones, n_models, False)[0], hermitian=True) < n_models:
+    if np.linalg.matrix_rank(quadratic_form(pairs, n_models, ones)[0], hermitian=True) < n_models:
         raise ValueError(
             "the effect of standing first cannot be told from the ratings: which of two models stands first is settled"
             f" by the models ({name_some(models)}); show at least one pair both ways round, or {prior}"

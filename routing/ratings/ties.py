@@ -44,28 +44,29 @@ class OutcomeTerms(NamedTuple):
 def half_win_terms(delta: np.ndarray) -> OutcomeTerms:
     """Return the terms of P(a) = sigma(delta), where a tie is half a win for each model."""
     smaller = np.exp(-np.abs(delta))  # one exponential serves all; it cannot overflow
-    large, small = 1 / (1 + smaller), smaller / (1 + smaller)
-    p, q = np.where(delta >= 0, large, small), np.where(delta >= 0, small, large)
-    log_larger = -np.log1p(smaller)
+    large = 1 / (1 + smaller)
+    small, ahead, log_larger = smaller * large, delta >= 0, -np.log1p(smaller)
+    p, q = np.where(ahead, large, small), np.where(ahead, small, large)
     log_win, log_loss = log_larger + np.minimum(delta, 0), log_larger - np.maximum(delta, 0)
-    none = np.zeros((1,) * (delta.ndim + 1))
-    log_p = np.stack([log_win, (log_win + log_loss) / 2, log_loss])
-    return OutcomeTerms(log_p, np.stack([q, (q - p) / 2, -p]), (p * q)[None], none, none, none)
+    log_p = np.array([log_win, (log_win + log_loss) / 2, log_loss])
+    none = np.zeros((1,) * log_p.ndim)
+    return OutcomeTerms(log_p, np.array([q, (q - p) / 2, -p]), (large * small)[None], none, none, none)
 
 
 def davidson_terms(delta: np.ndarray, log_nu: np.ndarray) -> OutcomeTerms:
     """Return the terms of Davidson's model, a multinomial logit with values (delta/2, log nu, -delta/2)."""
-    logits = np.stack([delta / 2, np.broadcast_to(log_nu, delta.shape), -delta / 2])
-    logits = logits - logits.max(axis=0)
-    log_p = logits - np.log(np.exp(logits).sum(axis=0))
-    p_win, p_tie, p_loss = np.exp(log_p)
-    margin = (p_win - p_loss) / 2
+    logits = np.array([delta / 2, np.broadcast_to(log_nu, delta.shape), -delta / 2])
+    logits -= logits.max(axis=0)
+    odds = np.exp(logits)
+    total = odds.sum(axis=0)
+    p_win, p_tie, p_loss = odds / total
+    decided, margin = p_win + p_loss, (p_win - p_loss) / 2
     return OutcomeTerms(
-        log_p,
-        np.stack([p_loss + p_tie / 2, -margin, -(p_win + p_tie / 2)]),
-        (p_win * p_loss + p_tie * (p_win + p_loss) / 4)[None],
-        np.stack([-p_tie, p_win + p_loss, -p_tie]),
-        (p_tie * (p_win + p_loss))[None],
+        logits - np.log(total),
+        np.array([p_loss + p_tie / 2, -margin, -(p_win + p_tie / 2)]),
+        (p_win * p_loss + p_tie * decided / 4)[None],
+        np.array([-p_tie, decided, -p_tie]),
+        (p_tie * decided)[None],
         (-p_tie * margin)[None],
     )
 
@@ -153,15 +154,14 @@ def fit_tie_share(delta: np.ndarray, outcomes: np.ndarray, ties: str) -> tuple[f
         upsets = np.where(delta > 0, outcomes[2], outcomes[0])
         gap, both, usual = better - worse, better * worse, outcomes[0] + outcomes[2] - upsets
         parts = outcomes[1] * both / 4, usual * both * worse / 2, upsets * better / 8
-        square = gap**2
 
         def slope(share: float) -> float:
-            """Return the derivative of the log-likelihood by the share, but for the factor 16 (1 - share)."""
-            root = np.sqrt(share**2 * square + 4 * (1 - share) ** 2 * both)
-            ahead = root + share * gap
-            each = parts[0] / share - parts[1] / ahead - parts[2] * ahead / (1 - share) ** 2
+            """Return the derivative of the log-likelihood by the share, times share * (1 - share) / 16."""
+            lead, rest = share * gap, (1 - share) ** 2
+            root = np.sqrt(lead**2 + 4 * rest * both)
+            each = rest * (parts[0] - share * parts[1] / (root + lead)) - share * parts[2] * (root + lead)
             return float((each / (root * (share + root))).sum())
 
-        share = 1.0 if slope(1 - 1e-9) > 0 else brentq(slope, 1e-9 * share, 1 - 1e-9, xtol=1e-10)
+        share = 1.0 if slope(1 - 1e-9) > 0 else brentq(slope, 1e-9 * share, 1 - 1e-9, xtol=1e-10 * share)
     p = outcome_probability(delta, "half" if ties == "half" else "drop", share)
     return share, float(xlogy(outcomes, p.T).sum())
