@@ -64,11 +64,8 @@ class BattleCodes(NamedTuple):
 def encode_battles(battles: pd.DataFrame) -> BattleCodes:
     """Check a battle table and turn its names, cleaned, and its labels into integers; warn as `warn_of_case`.
 
-    Raises
-    ------
-    ValueError
-        A missing column, no rows, a missing value, an unknown or ambiguous winner label, or a model against itself;
-        the message names the column and the first row at fault (counted from 0).
+    ValueError for a missing column, no rows, a missing value, an unknown or ambiguous winner label, or a model against
+    itself; the message names the column and the first row at fault (counted from 0).
     """
     return _encode(battles)[0]
 
@@ -196,11 +193,8 @@ def canonical_order(battles: pd.DataFrame) -> pd.DataFrame:
 class PairCounts:
     """Hold how often each model beat each other one.
 
-    Raises
-    ------
-    ValueError
-        Wrong shapes, names that are repeated, a count that is negative or not finite, ties that are not
-        symmetric, or a model against itself; the message names the models.
+    ValueError for wrong shapes, names that are repeated, a count that is negative or not finite, ties that are not
+    symmetric, or a model against itself; the message names the models.
     """
 
     models: tuple[str, ...]
@@ -246,12 +240,8 @@ class PairCounts:
 def count_pairs(battles: pd.DataFrame, weights: np.ndarray | None = None) -> PairCounts:
     """Sum a battle table into pair counts, models in alphabetical order.
 
-    `weights`, (n_battles,), by default 1: a row of weight 2 counts as two equal rows.
-
-    Raises
-    ------
-    ValueError
-        As `encode_battles`, and for weights that are negative, not finite or not one a row.
+    `weights`, (n_battles,), by default 1: a row of weight 2 counts as two equal rows. ValueError as `encode_battles`,
+    and for weights that are negative, not finite or not one a row.
     """
     codes = encode_battles(battles)
     if weights is not None:

@@ -139,9 +139,8 @@ def find_estimable(pairs: PairSums, n_models: int, has_tie: bool) -> np.ndarray:
     won, tied = _outcome_graphs(pairs, n_models)
     beaten = won | tied
     found = _all_reachable(beaten) & _all_reachable(beaten.swapaxes(1, 2))
-    if has_tie:
-        for number in np.flatnonzero(found & tied.any(axis=(1, 2))):
-            found[number] = _wins_outnumber_ties(won[number], tied[number])
+    for number in np.flatnonzero(found & has_tie & tied.any(axis=(1, 2))):
+        found[number] = _wins_outnumber_ties(won[number], tied[number])
     return found
 
 
@@ -167,9 +166,8 @@ def explain_missing(counts: PairCounts, ties: str) -> str:
             f" that the likelihood rises for ever as ratings and tie parameter grow together; {prior}"
         )
     ends = []  # groups that only won or only lost; in an acyclic graph of groups there are at least two
-    for number in range(n_groups):
-        inside = group == number
-        won, lost = beaten[np.ix_(inside, ~inside)].any(), beaten[np.ix_(~inside, inside)].any()
+    for inside in np.arange(n_groups)[:, None] == group:
+        won, lost = beaten[inside][:, ~inside].any(), beaten[~inside][:, inside].any()
         if not (won and lost):
             ends.append((inside.sum(), name_some(models[inside]), "won" if won else "lost"))
     _, names, what = min(ends)
@@ -194,17 +192,12 @@ def check_converged(result: NewtonResult, models: tuple[str, ...], what: str = "
 
 
 def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: float = 0.0) -> BradleyTerryFit:
-    """Fit ratings to pair counts by maximum likelihood, with or without a prior.
+    """Fit ratings to pair counts by maximum likelihood, with or without a prior; `ties` is one of `TIE_MODELS`.
 
-    Parameters
-    ----------
-    ties : {"half", "davidson", "rao_kupper", "drop"}
-        What a tie means, see `routing.ratings.ties`.
-    prior_strength : float
-        Precision of a normal prior at 0 on each rating, 0 for none. It is also the number of battles between equal
-        models, a third of them ties, that regularise a tie parameter by adding
-        ``prior_strength * (log P(tie) + 2 log P(win)) / 3`` at delta = 0 to the log-likelihood. With a prior, every
-        table has a finite estimate: models that lost or won everything, groups that never met, ties alone.
+    `prior_strength` is the precision of a normal prior at 0 on each rating, 0 for none, and the number of battles
+    between equal models, a third of them ties, that regularise a tie parameter by adding
+    ``prior_strength * (log P(tie) + 2 log P(win)) / 3`` at delta = 0 to the log-likelihood. With a prior, every table
+    has a finite estimate: models that lost or won everything, groups that never met, ties alone.
 
     Raises
     ------
@@ -220,13 +213,12 @@ def fit_bradley_terry(counts: PairCounts, ties: str = "half", prior_strength: fl
         raise ValueError(f"prior_strength is {prior_strength}; it is a precision, finite and 0 or more")
     if not counts.battles.any():
         raise ValueError("the pair counts hold no battle")
-    n_models, pairs = len(counts.models), pair_sums(counts)
+    pairs = pair_sums(counts)
     exponent = int(np.frexp(max(pairs.outcomes.max(), prior_strength))[1])  # of any scale: the largest becomes 0.5 to 1
-    everything = np.ldexp(pairs.outcomes, -exponent)
-    prior = float(np.ldexp(prior_strength, -exponent))
+    everything, prior = np.ldexp(pairs.outcomes, -exponent), float(np.ldexp(prior_strength, -exponent))
     pairs = pairs._replace(outcomes=everything if ties != "drop" else everything * [[[1.0]], [[0.0]], [[1.0]]])
     has_tie = ties in ("davidson", "rao_kupper") and bool(prior > 0 or counts.ties.any())
-    if prior <= WEAKEST_PRIOR * everything.sum() and not find_estimable(pairs, n_models, has_tie)[0]:
+    if prior <= WEAKEST_PRIOR * everything.sum() and not find_estimable(pairs, len(counts.models), has_tie)[0]:
         weak = f"prior_strength is {prior_strength}, too little for the digits of a float, and without one "
         raise ValueError((weak if prior_strength else "") + explain_missing(counts, ties))
     result, covariance, log_likelihood = estimate(pairs, counts.models, ties if has_tie else "half", prior)
@@ -266,16 +258,16 @@ def estimate(
 ) -> tuple[NewtonResult, np.ndarray, float]:
     """Solve one problem; return also the covariance A^-1 B A^-1 of ratings and position effect, and log-likelihood.
 
-    `ties` is "half" where there is no tie parameter to estimate. A is the information and B the sum over battles of
-    score times score'; see `BradleyTerryFit`.
+    `ties` is "half" where no tie parameter is estimated; A is the information, B the sum of score times score'.
     """
-    n_models, n_pairs, has_tie = len(models), len(pairs.first), ties != "half"
+    n_models, has_tie = len(models), ties != "half"
     with newton.few_threads(n_models):
         result = solve_ratings(pairs, n_models, ties, prior_strength)
         check_converged(result, models)
         terms = result.terms
         curvature = newton.information(result.pairs, terms, n_models, has_tie, prior_strength)[0]
-        outcomes = result.pairs.outcomes * (np.arange(len(result.pairs.first)) < n_pairs)  # a prior is no battle
+        outcomes = result.pairs.outcomes.copy()
+        outcomes[..., len(pairs.first) :] = 0.0  # the prior of the tie parameter is no battle
         log_likelihood = float((outcomes * terms.log_probability).sum())
         alike = _outcomes_alike(result.pairs, n_models)
         if alike.any():

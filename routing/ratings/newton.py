@@ -24,12 +24,14 @@ STEP_TOLERANCE = 1e-8  # Newton converges quadratically: the step after one this
 LONGEST_STEP = 10.0  # of any parameter; where the likelihood is nearly flat Newton's own may be of any length
 LARGEST_NOISE = 1e-4  # the largest step that rounding alone may cause
 
+_TERMS = {"davidson": davidson_terms, "rao_kupper": rao_kupper_terms}
+
 
 class PairSums(NamedTuple):
     """Outcomes of the pairs that met, for one or many weightings of the same battles at once."""
 
     first: np.ndarray  # (n_pairs,) index of the first model
-    second: np.ndarray  # (n_pairs,) index of the second model; each (first, second) stands once
+    second: np.ndarray  # (n_pairs,) of the second; each (first, second) stands once
     outcomes: np.ndarray  # (3, n_problems, n_pairs) battles the first won, ties, battles the second won
     position: np.ndarray | None = None  # (n_pairs,) what the position effect is multiplied with; None: no such effect
 
@@ -43,10 +45,9 @@ class PairSums(NamedTuple):
 
 def pair_sums(counts: PairCounts) -> PairSums:
     """Return the pairs of `counts` that met, the lower index first, and their outcomes as one problem."""
-    n_models = len(counts.models)
     met = np.flatnonzero(np.triu(counts.battles) > 0)
     outcomes = np.array([part.ravel()[met] for part in (counts.wins, counts.ties, counts.wins.T)])
-    return PairSums(*np.divmod(met, n_models), outcomes[:, None, :])
+    return PairSums(*np.divmod(met, len(counts.models)), outcomes[:, None, :])
 
 
 class NewtonResult(NamedTuple):
@@ -58,22 +59,8 @@ class NewtonResult(NamedTuple):
     n_iterations: int
     converged: np.ndarray  # (n_problems,) bool
     least_settled: np.ndarray  # (n_problems,) index of the model whose rating rounding moves most
-    pairs: PairSums  # what was solved: the pairs, and the battles of `with_tie_prior` if they regularise
+    pairs: PairSums  # what was solved: the pairs, then perhaps the battles that regularise the tie parameter
     terms: OutcomeTerms  # of these at the estimates
-
-
-def outcome_terms(
-    pairs: PairSums, ratings: np.ndarray, position_effect: np.ndarray, tie_parameter: np.ndarray, ties: str
-) -> OutcomeTerms:
-    """Return log-probabilities and derivatives at `ratings` (n_problems, n_models) and parameters (n_problems,)."""
-    delta = ratings[:, pairs.first] - ratings[:, pairs.second]  # (n_problems, n_pairs)
-    if pairs.position is not None:
-        delta = delta + position_effect[:, None] * pairs.position
-    if ties == "davidson":
-        return davidson_terms(delta, tie_parameter[:, None])
-    if ties == "rao_kupper":
-        return rao_kupper_terms(delta, tie_parameter[:, None])
-    return half_win_terms(delta)
 
 
 def _gradient(
@@ -83,12 +70,9 @@ def _gradient(
 
     A derivative by delta counts for the first model of its pair, and `sign` times for the second.
     """
-    problem = n_models * np.arange(len(by_delta))[:, None]
-    first, second = (
-        np.bincount((problem + side).ravel(), by_delta.ravel(), problem.size * n_models).reshape(-1, n_models)
-        for side in (pairs.first, pairs.second)
-    )
-    parts = [first + sign * second]
+    problem, size = n_models * np.arange(len(by_delta))[:, None], n_models * len(by_delta)
+    first, second = (np.bincount((problem + model).ravel(), by_delta.ravel(), size) for model in pairs[:2])
+    parts = [(first + sign * second).reshape(-1, n_models)]
     if pairs.position is not None:
         parts.append(by_delta @ pairs.position[:, None])
     if by_tie is not None:
@@ -151,30 +135,18 @@ _inside, _limits, _lock = 0, None, threading.Lock()
 def few_threads(n_models: int) -> Iterator[None]:
     """Keep small linear algebra of the whole process on one thread, from the first that enters to the last to leave."""
     global _inside, _limits
-    if n_models >= ONE_THREAD_BELOW:
-        yield
-        return
+    small = n_models < ONE_THREAD_BELOW
     with _lock:
-        if _inside == 0:
+        if small and _inside == 0:
             _limits = _linear_algebra().limit(limits=1, user_api="blas")
-        _inside += 1
+        _inside += small
     try:
         yield
     finally:
         with _lock:
-            _inside -= 1
-            if _inside == 0:
+            _inside -= small
+            if small and _inside == 0:
                 _limits.restore_original_limits()
-
-
-def with_tie_prior(pairs: PairSums, prior_strength: float) -> PairSums:
-    """Append the battles that regularise a tie parameter: `prior_strength` of them, a third won, tied and lost.
-
-    They are those of a model against itself, so the ratings do not enter.
-    """
-    outcomes = np.pad(pairs.outcomes, ((0, 0), (0, 0), (0, 1)), constant_values=prior_strength / 3)
-    position = None if pairs.position is None else np.append(pairs.position, 0.0)
-    return PairSums(np.append(pairs.first, 0), np.append(pairs.second, 0), outcomes, position)
 
 
 def solve_ratings(
@@ -189,51 +161,44 @@ def solve_ratings(
     """Maximise the penalised log-likelihood of each problem by Newton's method with step halving.
 
     The objective is the log-likelihood minus ``prior_strength / 2 * (sum((ratings - prior)**2) + position_effect**2)``,
-    plus that of the battles of `with_tie_prior` where a tie parameter is estimated. That a maximum exists has to be
-    known beforehand. A problem that has converged is left alone, so its answer does not depend on which others are
+    plus that of `prior_strength` battles between equal models, a third of them ties, where a tie parameter is
+    estimated. That a maximum exists has to be known beforehand, so with "davidson" and "rao_kupper" each problem has a
+    tie or there is a prior; the largest outcome is about 1, give or take 100 orders; and "drop" is solved as "half",
+    without the ties. A problem that has converged is left alone, so its answer does not depend on which others are
     solved with it. It has once its step is below 1e-8 (relative to the largest rating above 1, and to tau), or below
     what rounding alone causes; and it has not where that exceeds 1e-4.
 
-    Parameters
-    ----------
-    pairs : PairSums
-        Outcomes of a scale near 1 at the largest, give or take 100 orders.
-    ties : one of `TIE_MODELS`
-        "drop" is solved as "half": leave the ties out of `pairs` beforehand. With "davidson" and "rao_kupper" each
-        problem has a tie, unless there is a prior.
-    prior, start : arrays, shape (n_models,), of mean 0, optional
-        Mean of the prior, by default 0, and ratings to start from, by default that mean.
-    tie_parameter : float, optional
-        A known log nu or tau; by default it is estimated with the ratings.
+    `prior` and `start`, (n_models,) of mean 0, are the prior's mean, by default 0, and the ratings to start from, by
+    default that mean; `tie_parameter` is log nu or tau where it is known and not to be estimated.
     """
-    has_tie = ties in ("davidson", "rao_kupper") and tie_parameter is None
-    if has_tie and prior_strength:
-        pairs = with_tie_prior(pairs, prior_strength)
+    has_tie = ties in _TERMS and tie_parameter is None
     n_problems, has_position = pairs.outcomes.shape[1], pairs.position is not None
-    epsilon, above_0 = np.finfo(float).eps, has_tie and ties == "rao_kupper"
+    if has_tie and prior_strength:  # battles of a model against itself, so that the ratings do not enter
+        outcomes = np.pad(pairs.outcomes, ((0, 0), (0, 0), (0, 1)), constant_values=prior_strength / 3)
+        position = np.append(pairs.position, 0.0) if has_position else None
+        pairs = PairSums(np.append(pairs.first, 0), np.append(pairs.second, 0), outcomes, position)
     center = np.zeros(n_models + has_position + has_tie)  # by ratings, position effect, tie parameter
     center[:n_models] = 0.0 if prior is None else prior
     penalty = np.where(np.arange(len(center)) < n_models + has_position, prior_strength, 0.0)
     at = np.tile(center, (n_problems, 1))
-    if start is not None:
-        at[:, :n_models] = start
+    at[:, :n_models] = center[:n_models] if start is None else start
     if has_tie:  # the value that fits the share of ties between equal models
         odds = 2 * pairs.outcomes[1].sum(axis=1) / pairs.outcomes[[0, 2]].sum(axis=(0, 2))
         at[:, -1] = np.log(odds) if ties == "davidson" else np.log1p(odds)
-    known = np.full(n_problems, 0.0 if tie_parameter is None else tie_parameter)
-
-    def split(at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        effect = at[:, n_models] if has_position else np.zeros(n_problems)
-        return at[:, :n_models], effect, at[:, -1] if has_tie else known
+    known = np.full((n_problems, 1), 0.0 if tie_parameter is None else tie_parameter)
 
     def evaluate(at: np.ndarray) -> tuple[OutcomeTerms, np.ndarray]:
-        terms = outcome_terms(pairs, *split(at), ties)
+        delta, tie = at[:, pairs.first] - at[:, pairs.second], at[:, -1:] if has_tie else known
+        if has_position:
+            delta += at[:, [n_models]] * pairs.position
+        terms = _TERMS[ties](delta, tie) if ties in _TERMS else half_win_terms(delta)
         fit = (pairs.outcomes * terms.log_probability).sum(axis=(0, 2))
         return terms, fit - (penalty / 2 * (at - center) ** 2).sum(axis=1)
 
+    epsilon = np.finfo(float).eps
     slack = epsilon * pairs.outcomes.sum(axis=(0, 2))  # the rounding of log-probabilities near 0
     converged, unsettled = np.zeros(n_problems, dtype=bool), np.zeros(n_problems, dtype=np.int64)
-    with few_threads(n_models), np.errstate(over="ignore", invalid="ignore"):
+    with few_threads(n_models), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         terms, value = evaluate(at)
         for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007 (the count is returned)
             flows = [pairs.outcomes * slope for slope in (terms.slope, terms.tie_slope)[: 1 + has_tie]]
@@ -249,16 +214,14 @@ def solve_ratings(
             step[converged] = 0.0
             unsettled = np.where(converged, unsettled, noise[:, :n_models].argmax(axis=1))
             unit = np.tile(np.maximum(np.abs(at).max(axis=1, keepdims=True), 1.0), len(center))
-            if above_0:
+            if has_tie and ties == "rao_kupper":
                 unit[:, -1] = at[:, -1]
             size, noise = np.abs(step / unit).max(axis=1), (noise / unit).max(axis=1)
             step *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.abs(step).max(axis=1), LONGEST_STEP))[:, None]
             for halving in range(42):
                 new = at + step
-                outside = new[:, -1] <= 0 if above_0 else np.zeros(n_problems, dtype=bool)
-                new[outside] = at[outside]
                 new_terms, new_value = evaluate(new)
-                worse = outside | ~(new_value >= value - 1e-12 * np.abs(value) - slack)
+                worse = ~(new_value >= value - 1e-12 * np.abs(value) - slack)  # NaN where tau is not above 0
                 if not worse.any():
                     break
                 step[worse] *= 0.5 if halving < 40 else 0.0
@@ -266,6 +229,6 @@ def solve_ratings(
             converged |= (size <= np.maximum(STEP_TOLERANCE, 4 * noise)) & (noise <= LARGEST_NOISE)
             if converged.all():
                 break
-    ratings, effect, tie = split(at)
-    ratings = ratings - ratings.mean(axis=1, keepdims=True)
+    ratings = at[:, :n_models] - at[:, :n_models].mean(axis=1, keepdims=True)
+    effect, tie = at[:, n_models] if has_position else np.zeros(n_problems), at[:, -1] if has_tie else known[:, 0]
     return NewtonResult(ratings, effect, tie, iteration, converged, unsettled, pairs, terms)

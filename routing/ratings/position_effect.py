@@ -43,12 +43,8 @@ class PositionEffectFit(BradleyTerryFit):
 def fit_position_effect(battles: pd.DataFrame, prior_strength: float = 0.0) -> PositionEffectFit:
     """Fit ratings together with the effect of being shown first by maximum likelihood, ties by Davidson's model.
 
-    Parameters
-    ----------
-    battles : DataFrame
-        Columns of `routing.battles`; model_a was shown first. Tables in canonical order have lost this.
-    prior_strength : float
-        As in `fit_bradley_terry`; the effect has the same prior as a rating.
+    In `battles`, columns of `routing.battles`, model_a was shown first; tables in canonical order have lost this.
+    `prior_strength` is as in `fit_bradley_terry`; the effect has the same prior as a rating.
 
     Raises
     ------

@@ -93,24 +93,11 @@ def rao_kupper_terms(delta: np.ndarray, threshold: np.ndarray) -> OutcomeTerms:
 
 
 def outcome_probability(delta: np.ndarray, ties: str, tie_parameter: float) -> np.ndarray:
-    """Return P(a wins), P(tie), P(b wins) at rating differences `delta`.
+    """Return P(a wins), P(tie), P(b wins), shape ``delta.shape + (3,)``; swapping the models reverses the last axis.
 
-    Parameters
-    ----------
-    delta : float array, any shape
-        Rating of a minus rating of b, log-odds.
-    ties : one of `TIE_MODELS`
-    tie_parameter : float
-        As in the table at the top of `routing.ratings.ties`.
-
-    Returns
-    -------
-    float array, shape ``delta.shape + (3,)``; naming the pair the other way round reverses the last axis.
-
-    Raises
-    ------
-    ValueError
-        An unknown tie model, or a tie parameter that is NaN, negative, or a share above 1.
+    `delta` is rating a minus rating b, log-odds, of any shape; `ties` one of `TIE_MODELS`, with its parameter as in the
+    table at the top of `routing.ratings.ties`. ValueError for any other, and a parameter that is NaN, negative, or a
+    share above 1.
     """
     if ties not in TIE_MODELS:
         raise ValueError(f"ties is {ties!r}; use one of {', '.join(TIE_MODELS)}")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
 from routing.battles import BattleCodes, number_texts, sum_outcomes
 from routing.ratings.bradley_terry import fit_bradley_terry
@@ -76,21 +77,19 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         distinct, prompt_number = number_texts(prompts)
         if len(distinct) < 2:
             raise ValueError("all battles are on one prompt; matrix factorization needs at least two to learn from")
-        battles = _Battles(
-            torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)),
-            torch.from_numpy(np.stack([codes.model_a, codes.model_b], axis=1)),
-            torch.from_numpy(codes.outcome),
-        )
+        models = np.stack([codes.model_a, codes.model_b], axis=1)
+        arrays = np.ascontiguousarray(vectors, dtype=np.float32), models, codes.outcome
+        battles = TensorDataset(*map(torch.from_numpy, arrays))
         trained, curves = [], []
         for number in range(self.n_seeds):
             drawn = np.random.default_rng([self.seed, number])
             n_held_out = int(np.clip(round(self.held_out_share * len(distinct)), 1, len(distinct) - 1))
             held_out = np.isin(prompt_number, drawn.permutation(len(distinct))[:n_held_out])
             generator = torch.Generator().manual_seed(int(drawn.integers(2**63)))
-            start = overall.ratings.to_numpy(), overall.tie_parameter
-            form = _Bilinear(*start, vectors.shape[1], self.dimension, self.reference, generator)
+            start, shape = (overall.ratings.to_numpy(), overall.tie_parameter), (self.dimension, vectors.shape[1])
+            form = _Bilinear(*start, shape, self.reference, generator)
             with _one_thread():
-                curve = self._train(form, battles.part(~held_out), battles.part(held_out))
+                curve = self._train(form, TensorDataset(*battles[~held_out]), battles[held_out])
             trained.append((*form.collapse(), float(form.log_nu.detach().exp())))
             curves.append(curve.assign(seed=number))
         # (width, M), (M,) and a number
@@ -98,20 +97,20 @@ class MatrixFactorizationRouter(EmbeddingRouter):
         self.nu = float(nu)
         self.learning_curve = pd.concat(curves, ignore_index=True)
 
-    def _train(self, form: _Bilinear, battles: _Battles, held_out: _Battles) -> pd.DataFrame:
+    def _train(self, form: _Bilinear, battles: TensorDataset, held_out: tuple[torch.Tensor, ...]) -> pd.DataFrame:
         """Train in place, leave the parameters of the best epoch, and return the losses of all."""
         if self.reference:
-            battles = battles.part((battles.outcome != 1).numpy())
+            battles = TensorDataset(*battles[battles.tensors[-1] != 1])
         optimizer = torch.optim.Adam(form.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         curve, best = [], np.inf
         for epoch in range(self.n_epochs + 1):  # epoch 0: before training
             if epoch:
-                for rows in torch.randperm(len(battles.outcome), generator=form.generator).split(self.batch_size):
+                for rows in torch.randperm(len(battles), generator=form.generator).split(self.batch_size):
                     optimizer.zero_grad()
-                    form.loss(battles.part(rows), training=True).backward()
+                    form.loss(*battles[rows], training=True).backward()
                     optimizer.step()
             with torch.no_grad():
-                losses = {"training": form.loss(battles).item(), "held_out": form.loss(held_out).item()}
+                losses = {"training": form.loss(*battles.tensors).item(), "held_out": form.loss(*held_out).item()}
             if not np.isfinite(losses["training"]):
                 raise RuntimeError(f"the loss of epoch {epoch} is {losses['training']}; lower the learning rate")
             curve.append({"epoch": epoch, **losses})
@@ -150,33 +149,18 @@ def _one_thread() -> Iterator[None]:
             torch.set_num_threads(n_threads)
 
 
-@dataclass(frozen=True)
-class _Battles:
-    vectors: torch.Tensor  # (N, width) float32
-    models: torch.Tensor  # (N, 2)
-    outcome: torch.Tensor  # (N,) 0 first won, 1 tie, 2 second won
-
-    def part(self, rows: torch.Tensor | np.ndarray) -> _Battles:
-        rows = torch.as_tensor(rows)
-        return _Battles(self.vectors[rows], self.models[rows], self.outcome[rows])
-
-
 class _Bilinear(torch.nn.Module):
     def __init__(
-        self,
-        leaderboard: np.ndarray,
-        nu: float,
-        width: int,
-        dimension: int,
-        reference: bool,
-        generator: torch.Generator,
+        self, leaderboard: np.ndarray, nu: float, shape: tuple[int, int], reference: bool, generator: torch.Generator
     ) -> None:
+        """Start at ratings (M,) and nu; `shape` is that of W, (dimension, width)."""
         super().__init__()
         self.generator, self.reference = generator, reference
 
         def normal(*shape: int, scale: float = 1.0) -> torch.nn.Parameter:
             return torch.nn.Parameter(scale * torch.randn(*shape, generator=generator))
 
+        dimension, width = shape
         self.projection = normal(dimension, width, scale=width**-0.5)  # W
         self.combination = torch.nn.Parameter(torch.ones(dimension))  # w
         self.model_vectors = normal(len(leaderboard), dimension, scale=dimension**-0.5)  # v
@@ -187,10 +171,9 @@ class _Bilinear(torch.nn.Module):
             # v[m] . b is the rating of m on the leaderboard, and the prompt's part starts at 0.
             direction = torch.randn(dimension, generator=generator)
             direction /= direction.norm()
-            start = torch.tensor(leaderboard, dtype=torch.float32)[:, None] * direction
             with torch.no_grad():
                 self.model_vectors -= (self.model_vectors @ direction)[:, None] * direction
-                self.model_vectors += start
+                self.model_vectors += torch.tensor(leaderboard, dtype=torch.float32)[:, None] * direction
                 self.bias.copy_(direction)
                 self.projection.zero_()
 
@@ -198,18 +181,22 @@ class _Bilinear(torch.nn.Module):
         vectors = functional.normalize(self.model_vectors, dim=1) if self.reference else self.model_vectors
         return vectors * self.combination  # (M, dimension)
 
-    def loss(self, battles: _Battles, training: bool = False) -> torch.Tensor:
-        """Return the mean negative log-likelihood under Davidson's model (of decided battles for the released form)."""
+    def loss(
+        self, vectors: torch.Tensor, models: torch.Tensor, outcome: torch.Tensor, training: bool = False
+    ) -> torch.Tensor:
+        """Return the mean negative log-likelihood under Davidson's model (of decided battles for the released form).
+
+        `vectors` is (B, width) float32, `models` (B, 2), and `outcome` (B,): 0 first won, 1 tie, 2 second won.
+        """
         if self.reference:
-            battles = battles.part(battles.outcome != 1)
-        vectors = battles.vectors
+            vectors, models, outcome = (part[outcome != 1] for part in (vectors, models, outcome))
         if training and self.reference:
             vectors = vectors + RELEASED_NOISE * torch.randn(vectors.shape, generator=self.generator)
         hidden = vectors @ self.projection.T + self.bias  # (B, dimension)
-        pair = self._model_part()[battles.models]  # (B, 2, dimension)
+        pair = self._model_part()[models]  # (B, 2, dimension)
         delta = ((pair[:, 0] - pair[:, 1]) * hidden).sum(dim=1)  # (B,)
         tie = torch.full_like(delta, -torch.inf) if self.reference else self.log_nu.expand_as(delta)
-        return functional.cross_entropy(torch.stack([delta / 2, tie, -delta / 2], dim=1), battles.outcome)
+        return functional.cross_entropy(torch.stack([delta / 2, tie, -delta / 2], dim=1), outcome)
 
     def collapse(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what multiplies a prompt's vector, (width, M), and what is added, (M,); ratings of mean 0."""

@@ -36,8 +36,7 @@ class TierMap(NamedTuple):
     def cells(self, models: tuple[str, ...], codes: np.ndarray) -> np.ndarray:
         """Return what battles given as `pair_codes` over `models` count for between tiers: (n_battles,) int64.
 
-        ``3 * pair + outcome`` seen from the pair's first tier; ``3 * n_pairs`` where both models are of one tier,
-        a battle that says nothing about tiers.
+        ``3 * pair + outcome`` seen from the pair's first tier; ``3 * n_pairs`` where both models are of one tier.
         """
         tier = pd.Series(self.tier, index=self.models)[list(models)].to_numpy()
         first, second, outcome = split_codes(len(models), codes)
@@ -187,12 +186,10 @@ class SimilarityRouter(EmbeddingRouter):
     def add(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
         """Learn from further battles, which may bring further models.
 
-        Afterwards the router is the one that `fit` makes of all battles, those of before and these, bit for bit:
-        the global ratings, nu and the tiers are found anew from the summed pair counts. Costs the new prompts'
-        embeddings and a sort of integers; no earlier prompt is embedded or read again. If it raises, nothing changes.
-
-        Arguments are those of `fit`. RuntimeError if the router has not been fitted; ValueError as `fit`, for the new
-        battles or for all of them together, and for embeddings of another width.
+        Afterwards the router is the one that `fit` makes of all battles, those of before and these, bit for bit: the
+        global ratings, nu and the tiers are found anew from the summed pair counts, and no earlier prompt is embedded
+        or read again. If it raises, nothing changes: RuntimeError if the router has not been fitted; ValueError as
+        `fit`, for the new battles or for all of them together, and for embeddings of another width.
         """
         if not hasattr(self, "battle_codes"):
             raise RuntimeError("this SimilarityRouter has not been fitted; call fit before add")
@@ -206,11 +203,8 @@ class SimilarityRouter(EmbeddingRouter):
         known = getattr(self, "battle_prompts", np.full(len(self.battle_codes), None))  # None: read from a file
         renewed = copy.copy(self)
         renewed.models = models
-        renewed._arrange(
-            np.concatenate(renumbered),
-            np.concatenate([known, battles["prompt"].to_numpy(dtype=object)]),
-            np.concatenate([self.battle_vectors, vectors]),
-        )
+        prompts = np.concatenate([known, battles["prompt"].to_numpy(dtype=object)])
+        renewed._arrange(np.concatenate(renumbered), prompts, np.concatenate([self.battle_vectors, vectors]))
         vars(self).update(vars(renewed))
         return self
 

@@ -7,31 +7,28 @@ import torch
 from routing.battles import count_pairs
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import davidson_terms
-from routing.routers.factorization import MatrixFactorizationRouter, _Battles, _Bilinear
+from routing.routers.factorization import MatrixFactorizationRouter, _Bilinear
 from tests.routers.test_base import ENCODER, battles, embed  # noqa: F401 (battles is a fixture)
 
 
 def bilinear(reference: bool = False) -> _Bilinear:
-    form = _Bilinear(np.array([0.5, 0.0, -0.5]), 0.8, 4, 6, reference, torch.Generator().manual_seed(0))
+    form = _Bilinear(np.array([0.5, 0.0, -0.5]), 0.8, (6, 4), reference, torch.Generator().manual_seed(0))
     with torch.no_grad():
         form.projection.normal_(generator=form.generator)
     return form
 
 
-def some_battles() -> _Battles:
+def some_battles() -> tuple[torch.Tensor, ...]:
     rng = np.random.default_rng(0)
     first = rng.integers(3, size=50)
     models = np.stack([first, (first + rng.integers(1, 3, size=50)) % 3], axis=1)
-    return _Battles(
-        torch.tensor(rng.normal(size=(50, 4)), dtype=torch.float32),
-        torch.from_numpy(models),
-        torch.from_numpy(rng.integers(3, size=50)),
-    )
+    vectors = torch.tensor(rng.normal(size=(50, 4)), dtype=torch.float32)
+    return vectors, torch.from_numpy(models), torch.from_numpy(rng.integers(3, size=50))
 
 
 @pytest.mark.parametrize("reference", [False, True])
 def test_the_collapsed_matrix_gives_the_formula(reference):
-    form, vectors = bilinear(reference), some_battles().vectors
+    form, vectors = bilinear(reference), some_battles()[0]
     with torch.no_grad():
         v = form.model_vectors / form.model_vectors.norm(dim=1, keepdim=True) if reference else form.model_vectors
         prompt = vectors @ form.projection.T + form.bias
@@ -42,23 +39,23 @@ def test_the_collapsed_matrix_gives_the_formula(reference):
 
 
 def test_the_loss_is_davidson_s_and_its_gradient_right():
-    form, rows = bilinear(), some_battles()
+    form, (vectors, models, outcome) = bilinear(), some_battles()
     product, constant = form.collapse()
-    ratings = rows.vectors.numpy() @ product + constant
+    ratings = vectors.numpy() @ product + constant
     n = np.arange(50)
-    delta = ratings[n, rows.models[:, 0]] - ratings[n, rows.models[:, 1]]
-    expected = -davidson_terms(delta, np.log(0.8)).log_probability[rows.outcome.numpy(), n].mean()
-    assert form.loss(rows).item() == pytest.approx(expected, rel=1e-5)
+    delta = ratings[n, models[:, 0]] - ratings[n, models[:, 1]]
+    expected = -davidson_terms(delta, np.log(0.8)).log_probability[outcome.numpy(), n].mean()
+    assert form.loss(vectors, models, outcome).item() == pytest.approx(expected, rel=1e-5)
     form = form.double()
-    rows = _Battles(rows.vectors.double(), rows.models, rows.outcome)
-    form.loss(rows).backward()
+    rows = vectors.double(), models, outcome
+    form.loss(*rows).backward()
     for parameter in form.parameters():
         flat = parameter.detach().view(-1)
         for index in range(0, flat.numel(), 5):
             flat[index] += 1e-6
-            up = form.loss(rows).item()
+            up = form.loss(*rows).item()
             flat[index] -= 2e-6
-            down = form.loss(rows).item()
+            down = form.loss(*rows).item()
             flat[index] += 1e-6
             assert parameter.grad.view(-1)[index].item() == pytest.approx((up - down) / 2e-6, abs=1e-7)
 
