@@ -12,6 +12,8 @@ import collections
 import sys
 import time
 import traceback
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +27,10 @@ from tests.ratings.test_existence import check_invalid, check_table, random_tabl
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 
 
-def judge_tables(n_tables: int) -> pd.DataFrame:
-    """Count what became of each table by tie model, without and with a prior; print every wrong answer."""
+def judge_tables(numbers: Iterable[int]) -> pd.Series:
+    """Count what became of tables by tie model, without and with a prior; print every wrong answer."""
     found = collections.Counter()
-    for number in range(n_tables):
+    for number in numbers:
         rng = np.random.default_rng([14, number])
         counts = random_table(rng)
         for ties in TIE_MODELS:
@@ -40,8 +42,7 @@ def judge_tables(n_tables: int) -> pd.DataFrame:
                     print(f"table {number}, {ties}, prior {prior_strength}", counts, traceback.format_exc(), sep="\n")
                 found[ties, prior, answer] += 1
         check_invalid(counts, rng)
-    table = pd.Series(found).rename_axis(["ties", "prior", "answer"]).unstack(fill_value=0)
-    return table.reindex(columns=["fit", "none", "rounding", "wrong"], fill_value=0)
+    return pd.Series(found).rename_axis(["ties", "prior", "answer"])
 
 
 def measure_coverage(n_tables: int) -> pd.DataFrame:
@@ -67,7 +68,12 @@ def measure_coverage(n_tables: int) -> pd.DataFrame:
 if __name__ == "__main__":
     n_tables = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     start = time.perf_counter()
-    table = judge_tables(n_tables)
+    with ProcessPoolExecutor() as pool:
+        counted = pd.concat(
+            pool.map(judge_tables, [range(first, n_tables, 100) for first in range(min(100, n_tables))])
+        )
+    table = counted.groupby(level=["ties", "prior", "answer"]).sum().unstack(fill_value=0)
+    table = table.reindex(columns=["fit", "none", "rounding", "wrong"], fill_value=0)
     print(table, f"{n_tables} tables, {time.perf_counter() - start:.0f} s", sep="\n")
     RESULTS.mkdir(parents=True, exist_ok=True)
     table.to_csv(RESULTS / "existence.csv")
