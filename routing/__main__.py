@@ -135,7 +135,7 @@ def _train(options: argparse.Namespace) -> None:
     from dataclasses import fields
 
     from routing.battles import validate_battles
-    from routing.data.tables import NAME_COLUMNS, read_table
+    from routing.data.tables import NAME_COLUMNS, blame, read_table
     from routing.routers.base import router_class
 
     if options.out.exists():  # before a training that may take minutes
@@ -145,10 +145,8 @@ def _train(options: argparse.Namespace) -> None:
     router = kind(**{field.name: settings[field.name] for field in fields(kind) if field.name in settings})
     wanted = list(NAME_COLUMNS) if options.router == "bt" else ["prompt", *NAME_COLUMNS]
     battles = read_table(options.battles, wanted, options.columns)[wanted]
-    try:
+    with blame(options.battles):
         router.fit(validate_battles(battles))
-    except ValueError as error:
-        raise ValueError(f"{options.battles}: {error}") from error
     router.save(options.out)
     names = ", ".join(map(_quote, router.models))
     print(f"{options.out}: a {kind.__name__} of {len(router.models)} models: {names}")

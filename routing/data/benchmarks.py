@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from routing.data.sources import find_files
-from routing.data.tables import check_columns, read_table
+from routing.data.tables import blame, check_columns, read_table
 from routing.data.votes import canonical_names, pick_files, read_mt_bench_judgements
 
 
@@ -174,10 +174,8 @@ def read_routerbench(name: str, path: Path | str | None = None) -> BenchmarkTabl
 
 
 def _parse_list(literal: str, row: int, path: Path) -> list[str]:
-    try:
+    with blame(f"{path}, row {row}, column prompt: not a list of strings", (ValueError, SyntaxError)):
         return ast.literal_eval(literal)
-    except (ValueError, SyntaxError) as error:
-        raise ValueError(f"{path}, row {row}, column prompt: not a list of strings: {error}") from error
 
 
 def read_llmrouter(path: Path | str | None = None) -> tuple[BenchmarkTable, BenchmarkTable]:

@@ -141,8 +141,8 @@ def status(names: Iterable[str] | None = None) -> pd.DataFrame:
 def fetch(names: Iterable[str] | None = None, progress: bool = True, base_address: str = BASE_ADDRESS) -> pd.DataFrame:
     """Download what is missing into the cache, and return the `status` afterwards.
 
-    By default every dataset that may be downloaded. `base_address` is what ``/<repository>/<commit>/<path>`` is
-    appended to; another mirror may stand here. `progress` shows a bar over the files, on a terminal only.
+    By default every dataset that may be downloaded. ``/<repository>/<commit>/<path>`` is appended to `base_address`.
+    `progress` shows a bar over the files, on a terminal only.
 
     Raises ValueError for an unknown name or a download with the wrong sha256 (which is not written), FileNotFoundError
     for a named dataset that only its owner's page gives, ConnectionError for a file that is not found, is cut, or

@@ -14,7 +14,8 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -31,6 +32,16 @@ TEXT_COLUMNS = frozenset(
 KINDS = {".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"} | dict.fromkeys((".json", ".jsonl", ".ndjson"), "JSON")
 READ_ERRORS = (ValueError, OSError, EOFError, ImportError, RuntimeError, zlib.error, lzma.LZMAError)
 _OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_AS_WRITTEN = {"keep_default_na": False, "na_values": [""], "low_memory": False, "encoding": "utf-8-sig"}
+
+
+@contextmanager
+def blame(place: object, errors: type[Exception] | tuple[type[Exception], ...] = ValueError) -> Iterator[None]:
+    """Turn one of these errors in the block into a ValueError that begins with the place at fault."""
+    try:
+        yield
+    except errors as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 def file_kind(name: str) -> str | None:
@@ -85,18 +96,8 @@ def parse_table(
     if not kept:
         return pd.DataFrame(index=range(n_rows))
     file.seek(0)
-    table = pd.read_csv(
-        file,
-        sep=separator,
-        index_col=False,
-        usecols=None if columns is None else kept,
-        nrows=n_rows,
-        dtype={name: "str" for name in header if clean_name(name) in text},
-        keep_default_na=False,
-        na_values=[""],
-        low_memory=False,
-        encoding="utf-8-sig",
-    )
+    dtypes, wanted = {name: "str" for name in header if clean_name(name) in text}, None if columns is None else kept
+    table = pd.read_csv(file, sep=separator, index_col=False, usecols=wanted, nrows=n_rows, dtype=dtypes, **_AS_WRITTEN)
     if len(table) != n_rows:
         raise ValueError(f"{len(table)} rows instead of {n_rows} are found; put quotes around text that holds quotes")
     return table.rename(columns=clean_name)
@@ -106,22 +107,18 @@ def _check_fields(file: BinaryIO, separator: str) -> tuple[list[str], int]:
     """Return the header, and how many rows there are up to the last that is not empty, each as wide as the header."""
     csv.field_size_limit(sys.maxsize)  # a prompt may be long
     decoded = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-
-    def lines() -> Iterable[str]:
-        for line in decoded:
-            if "\0" in line:
-                raise ValueError("it holds a NUL character; save it as UTF-8")
-            yield line
-
     header, n_rows, n_used = None, 0, 0
     try:
-        for row in csv.reader(lines(), delimiter=separator, strict=True):
-            if len(row) <= 1 and not "".join(row).strip():
+        for row in csv.reader(decoded, delimiter=separator, strict=True):
+            content = "".join(row)
+            filled = bool(content.strip())
+            if "\0" in content:
+                raise ValueError("it holds a NUL character; save it as UTF-8")
+            if len(row) <= 1 and not filled:
                 continue  # a blank line
             if header is None:
                 header = row
                 continue
-            filled = any(map(str.strip, row))
             if filled and len(row) != len(header):
                 counts = f"row {n_rows} has {len(row)} fields, the header {len(header)}"
                 raise ValueError(f"{counts}; put quotes around text that holds {separator!r}")
@@ -142,16 +139,17 @@ def _check_fields(file: BinaryIO, separator: str) -> tuple[list[str], int]:
 
 def _parse_json(file: BinaryIO, columns: Collection[str] | None, text: Collection[str]) -> pd.DataFrame:
     """Read a list of JSON objects, or one object a line."""
-    content = file.read().decode("utf-8-sig")
+    content, what = file.read().decode("utf-8-sig"), "line"
+    numbered = ((number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip())
     if content.lstrip().startswith("["):
-        numbered = [(f"record {number}", record) for number, record in enumerate(json.loads(content))]
-    else:
-        lines = enumerate(content.split("\n"), start=1)
-        numbered = ((f"line {number}", _parse_line(line, number)) for number, line in lines if line.strip())
+        numbered, what = enumerate(json.loads(content)), "record"
     records = []
-    for place, record in numbered:
+    for number, record in numbered:
+        if what == "line":
+            with blame(f"line {number}"):
+                record = json.loads(record)
         if not isinstance(record, dict):
-            raise ValueError(f"{place}: expected a JSON object, not {quote(record, 40)}")
+            raise ValueError(f"{what} {number}: expected a JSON object, not {quote(record, 40)}")
         records.append(record if columns is None else {name: record[name] for name in columns if name in record})
     table = pd.DataFrame(records)
     for name in table.columns.intersection(list(text)):
@@ -159,22 +157,12 @@ def _parse_json(file: BinaryIO, columns: Collection[str] | None, text: Collectio
     return table
 
 
-def _parse_line(line: str, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"line {number}: {error}") from error
-
-
 def _as_text(values: Iterable[Any], column: str) -> pd.Series:
     texts: list[str | None] = []
     for row, value in enumerate(values):
-        if value is None or value == "" or (isinstance(value, float) and value != value):
-            texts.append(None)
-        elif isinstance(value, (str, int, float)):
-            texts.append(str(value))
-        else:
+        if not isinstance(value, (str, int, float, type(None))):
             raise ValueError(f"row {row}, column {column}: {quote(value, 40)} is no text")
+        texts.append(None if value in (None, "") or value != value else str(value))
     return pd.Series(texts, dtype="str")
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from routing.battles import PAIR_COLUMNS, WINNERS, PairCounts, clean_name, quote, validate_battles
 from routing.data.sources import find_files
-from routing.data.tables import check_columns, read_table
+from routing.data.tables import blame, check_columns, read_table
 
 # One name for a model wherever it appears, the Arena's; only where the source certainly means that model.
 CANONICAL_NAMES = {
@@ -56,10 +56,8 @@ def _battles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Return canonical names and winners, no model against itself, checked; the columns keep their order."""
     table = table.assign(**{side: canonical_names(table[side]) for side in PAIR_COLUMNS})
     table = table[table["model_a"] != table["model_b"]].reset_index(drop=True)
-    try:
+    with blame(path):
         return table.assign(**validate_battles(table))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 # ------------------------------------------------------------------------------------------------- people's votes
@@ -70,10 +68,8 @@ def read_arena_votes(path: Path | str | None = None) -> PairCounts:
     counts as a tie.
     """
     file = find_file("votes", path)
-    try:
+    with blame(f"{file}: cannot be read as JSON"):
         data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
     check_columns(data if isinstance(data, dict) else (), ("models", "X", "Y"), file)
     models = tuple(clean_name(str(name)) for name in data["models"])
     pairs, outcomes = np.asarray(data["X"], dtype=np.int64), np.asarray(data["Y"], dtype=float)
@@ -86,10 +82,8 @@ def read_arena_votes(path: Path | str | None = None) -> PairCounts:
     for sides, won in (((first, second), win), ((second, first), loss)):
         np.add.at(wins, sides, won)
         np.add.at(ties, sides, tie + bad)
-    try:
+    with blame(file):
         return PairCounts(models, wins, ties)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
 
 
 def read_clean_battles(path: Path | str) -> pd.DataFrame:
@@ -107,10 +101,8 @@ def read_clean_battles(path: Path | str) -> pd.DataFrame:
 
 
 def _first_turn(turns: str, row: int, path: Path) -> str:
-    try:
+    with blame(f"{path}, row {row}, column prompt: not a JSON list of turns", (ValueError, TypeError, LookupError)):
         first = json.loads(turns)[0]
-    except (ValueError, TypeError, LookupError) as error:
-        raise ValueError(f"{path}, row {row}, column prompt: not a JSON list of turns: {error}") from error
     # Half of a surrogate pair is legal in JSON but is no text: encoders and tokenizers refuse it.
     return (first or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -135,18 +127,9 @@ def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 1
 
 
 def read_arena140k(path: Path | str | None = None) -> pd.DataFrame:
-    """Read votes of 2025 without prompts, model_a shown first: arena-human-preference-140k.
-
-    Columns model_a, model_b, winner, id, and the tags of the prompt as the source gives them.
-    """
-    file = find_file("arena140k", path)
-    columns = ["model_a", "model_b", "winner", "id"]
-    table = read_table(file, columns)
-    tags = table.columns.difference(columns, sort=False)
-    numbers = table[tags].select_dtypes("number").columns
-    missing = np.iinfo(np.int32).min  # how R, in which the table was collected, writes a missing whole number
-    table[numbers] = table[numbers].astype("Int64").mask(table[numbers] == missing)
-    return _battles(table[[*columns, *tags]], file)
+    """Read votes of 2025, model_a shown first: arena-human-preference-140k; columns model_a, model_b, winner, id."""
+    file, columns = find_file("arena140k", path), ["model_a", "model_b", "winner", "id"]
+    return _battles(read_table(file, columns)[columns], file)
 
 
 # --------------------------------------------------------------------------------------------------- LLMs as judges
@@ -215,27 +198,20 @@ def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
     """Read GPT-4-turbo judgements on the 805 prompts of AlpacaEval, the D_judge of this reproduction [AlpacaEval23].
 
     The source is an ``annotations.json``, a folder with several, or a collected table. Columns prompt, model_a (the
-    baseline of every comparison), model_b, winner, preference, annotator, directory: the entry of the leaderboard that
-    the row is from; some entries were judged by several annotators.
+    baseline of every comparison), model_b, winner, preference, annotator; some models were judged by several.
 
     AlpacaEval shows the two in random order and turns the answer back. `preference` runs from 1 (model_a wins) to 2;
     below 1.5 model_a won, above it model_b, at 1.5 neither, and 0 is a draw as well; others raise ValueError with file,
     row and value. Rows without a preference are left out.
     """
     names = {"instruction": "prompt", "generator_1": "model_a", "generator_2": "model_b"}
-    columns = [*names, "preference", "annotator"]
     files = find_files("alpaca_eval", path)
-    if any(file.name == "annotations.json" for file in files):
-        parts = []
-        for file in pick_files(files, "annotations.json"):
-            above = file.absolute().parts
-            entry = above[above.index("results") + 1] if "results" in above else above[-2]
-            parts.append(_with_winner(read_table(file, columns)[columns].assign(directory=entry), file))
-        table = pd.concat(parts, ignore_index=True)
-    else:
-        table = _with_winner(read_table(files[0], [*columns, "directory"]), files[0])
-    order = [*names.values(), "winner", "preference", "annotator", "directory"]
-    return _battles(table.rename(columns=names)[order], files[0])
+    files = (
+        pick_files(files, "annotations.json") if any(file.name == "annotations.json" for file in files) else files[:1]
+    )
+    parts = [_with_winner(read_table(file, [*names, "preference", "annotator"]), file) for file in files]
+    order = [*names.values(), "winner", "preference", "annotator"]
+    return _battles(pd.concat(parts, ignore_index=True).rename(columns=names)[order], files[0])
 
 
 def _with_winner(table: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -153,11 +153,9 @@ def test_arena140k(tmp_path):
         model_a=["x", "x", "x", "y"],
         model_b=["y", "y", "y", "y"],
         winner=["model_b", "both_bad", "tie", "model_a"],
-        **{"if_v0.1.score": [4, -(2**31), 0, 1]},
     )
     table = readers.read_arena140k(path)
     assert rows(table, [*CORE, "id"]) == [("x", "y", "model_b", "s"), ("x", "y", "tie", "t"), ("x", "y", "tie", "u")]
-    assert table["if_v0.1.score"].tolist() == [4, pd.NA, 0]
 
 
 @needs_data
@@ -169,7 +167,6 @@ def test_real_arena_battles():
     assert readers.read_arena55k()["prompt"].str.len().min() == 16
     newer = readers.read_arena140k()
     assert len(newer) == 135_634 - 10  # ten battles of a model against itself
-    assert newer["if_v0.1.score"].min() == 0
 
 
 # --------------------------------------------------------------------------------------------------------- judges
@@ -301,16 +298,15 @@ def test_alpaca_eval_in_both_forms(tmp_path):
     )
     table = readers.read_alpaca_eval(results)
     assert rows(table, table.columns) == [
-        ("p", "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1", "model_b", 1.51, "judge")
-        + ("Mixtral-8x7B-Instruct-v0.1",),
-        ("p", "gpt-4-1106-preview", "other", "model_a", 1.49, "judge", "other"),
-        ("NA", "gpt-4-1106-preview", "other", "tie", 1.5, "judge", "other"),
+        ("p", "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1", "model_b", 1.51, "judge"),
+        ("p", "gpt-4-1106-preview", "other", "model_a", 1.49, "judge"),
+        ("NA", "gpt-4-1106-preview", "other", "tie", 1.5, "judge"),
     ]
     names = {"prompt": "instruction", "model_a": "generator_1", "model_b": "generator_2"}
     table.drop(columns="winner").rename(columns=names).to_csv(tmp_path / "collected.csv.gz", index=False)
     pd.testing.assert_frame_equal(table, readers.read_alpaca_eval(tmp_path / "collected.csv.gz"))
     alone = readers.read_alpaca_eval(results / "other" / "judge" / "annotations.json")
-    assert alone["directory"].tolist() == ["other", "other"]
+    assert alone["model_b"].tolist() == ["other", "other"]
 
 
 @pytest.mark.parametrize("kind", ["json", "csv"])
@@ -323,7 +319,7 @@ def test_alpaca_eval_counts_0_as_a_draw_and_refuses_what_is_no_preference(tmp_pa
         if kind == "json":
             write_json(tmp_path / "annotations.json", records)
         else:
-            pd.DataFrame(records).assign(directory="d").to_csv(tmp_path / "own.csv", index=False)
+            pd.DataFrame(records).to_csv(tmp_path / "own.csv", index=False)
 
     monkeypatch.chdir(tmp_path)  # a file is found by its bare name
     name = "annotations.json" if kind == "json" else "own.csv"
