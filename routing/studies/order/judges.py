@@ -1,8 +1,4 @@
-"""Measure how far the position of an answer decides a judgement, and what that does to ratings.
-
-Tables of judgements are those of `read_human_and_judges`, `read_arena140k` and `read_llmbar`; simulated ones have the
-same columns and a first-answer bias that is known.
-"""
+"""Measure how far the position of an answer decides a judgement, and what that does to ratings."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.api.typing import SeriesGroupBy
 
 from routing.battles import count_pairs
 from routing.data.votes import read_arena140k, read_human_and_judges, read_llmbar
@@ -25,7 +22,6 @@ PLACES = {"model_a": "first", "model_b": "second"}
 TRUTH = "truth"
 STYLES = {TERMS[False]: {"color": "C3", "marker": "X"}, TERMS[True]: {"color": "C0", "marker": "o"}}
 STYLES[TRUTH] = {"color": "black", "marker": "|"}
-PERCENT = {"estimate": "share", "low": "low", "high": "high"}
 BIASES = {f"a judge of bias {bias:+.1f}": bias for bias in (0.0, 0.3, -0.5, 1.9)}  # log-odds for the first answer
 PEOPLE = "people, 2025"
 BOTH_ORDERS = ("right in both orders", "the first answer both times", "the second answer both times", "wrong in both")
@@ -70,8 +66,7 @@ def load_judges(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Return battles by judge, people's votes of 2025, and answers in both orders.
 
-    "full" reads real ones. Elsewhere judges with `BIASES` are simulated on `arena`, which has no topics, and there are
-    no votes of 2025.
+    "full" reads real ones; else judges with `BIASES` are simulated on `arena`, without topics and votes of 2025.
     """
     if profile == "full":
         both = read_llmbar()
@@ -84,6 +79,18 @@ def load_judges(
 def _share(count: int, total: int) -> tuple[float, float, float]:
     """Return a share with its 95 % Wilson interval."""
     return count / total, *wilson_interval(count, total)
+
+
+def _in_percent(table: pd.DataFrame) -> pd.DataFrame:
+    """Return shares by judge as the primitives of plotting take them, in percent."""
+    percent = 100 * table[["share", "low", "high"]].rename(columns={"share": "estimate"})
+    return table.assign(name=table["judge"], **percent)
+
+
+def mean_interval(values: SeriesGroupBy) -> pd.DataFrame:
+    """Return estimate (the mean), low and high (95 % of the mean) of each group."""
+    mean, width = values.mean(), 1.96 * values.std() / np.sqrt(values.size())
+    return pd.DataFrame({"estimate": mean, "low": mean - width, "high": mean + width})
 
 
 def first_answer_shares(battles: pd.DataFrame) -> pd.DataFrame:
@@ -100,8 +107,7 @@ def plot_places(table: pd.DataFrame) -> Figure:
     """Draw the table of `first_answer_shares`."""
     first = table[table["place"] == "first"].set_index("judge")["share"]
     title = f"With {first.idxmax()} as judge, the answer shown first wins {first.max():.1%} of battles"
-    shown = table.assign(name=table["judge"], **{to: 100 * table[of] for to, of in PERCENT.items()})
-    shown["place"] = "the " + shown["place"] + " answer won"
+    shown = _in_percent(table).assign(place="the " + table["place"] + " answer won")
     return plot_rows(shown, "share of all battles (%, 95 %); the rest are ties", title, group="place")
 
 
@@ -125,8 +131,7 @@ def plot_both_orders(table: pd.DataFrame) -> Figure:
     """Draw the table of `both_order_shares`."""
     moved = table[table["answer"].isin(BOTH_ORDERS[1:3])].groupby("judge", sort=False)["share"].sum()
     title = f"Queried in both orders, {moved.idxmax()} contradicts itself on {moved.max():.0%} of the items"
-    shown = table.assign(name=table["judge"], **{to: 100 * table[of] for to, of in PERCENT.items()})
-    return plot_bars(shown, f"share of items (%), 95 % interval of {BOTH_ORDERS[0]}", title, by="answer")
+    return plot_bars(_in_percent(table), f"share of items (%), 95 % interval of {BOTH_ORDERS[0]}", title, by="answer")
 
 
 def compare_rankings(battles: pd.DataFrame) -> pd.DataFrame:
@@ -210,12 +215,10 @@ def average_shifts(battles: pd.DataFrame) -> pd.DataFrame:
     Columns are name (of the judge), fit (as in `TERMS`), estimate, low, high (mean shift in Elo points, 95 % over
     models), ranks_gained (mean).
     """
-    rows = []
-    for judge, part in battles.groupby("judge", sort=False):
-        for term, shifts in show_each_first(part).groupby("term"):
-            mean, width = shifts["shift_elo"].mean(), 1.96 * shifts["shift_elo"].std() / np.sqrt(len(shifts))
-            rows.append((judge, TERMS[term], mean, mean - width, mean + width, shifts["ranks_gained"].mean()))
-    return pd.DataFrame(rows, columns=["name", "fit", "estimate", "low", "high", "ranks_gained"])
+    parts = {judge: show_each_first(part) for judge, part in battles.groupby("judge", sort=False)}
+    shifts = pd.concat(parts, names=["name"]).assign(fit=lambda table: table["term"].map(TERMS))
+    by_fit = shifts.groupby(["name", "fit"], sort=False)
+    return mean_interval(by_fit["shift_elo"]).assign(ranks_gained=by_fit["ranks_gained"].mean()).reset_index()
 
 
 def plot_shifts(table: pd.DataFrame) -> Figure:

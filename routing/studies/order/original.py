@@ -1,20 +1,8 @@
 """Rewrite what original code does with the order of two models, so that it can be measured; nothing here is for use.
 
 Each has one fault of RouteLLM's code [RouteLLM24] or of the notebook behind the Chatbot Arena's leaderboard [Chiang24],
-and is otherwise as sound as the rest of the package, so that the fault alone makes the difference:
-
-======================  ==========================================================================================
-overwritten rows        `overwrite_rows`: a battle within a tier depends on who stands first
-fixed pair              `FixedPairRouter`: the pair that is queried is ignored
-ties to the weak model  `TiesToWeakRouter`: the probability of a tie goes to whichever model is called weak
-pivot tables            `fit_pivot_tables`: a model without one outcome in one role drops out
-one class               `fit_rows`: rows that all say "model_a" cannot be fitted
-bootstrap cells         `bootstrap_written_cells`: (a, b, a wins) and (b, a, b wins) count as different
-row-order cuts          `curve_by_rows`: prompts of equal score are cut in the order of their rows
-======================  ==========================================================================================
-
-`OriginalSimilarityRouter` is RouteLLM's similarity-weighted router: overwritten rows, a fixed pair, and its tiers.
-`curve_at_quantiles` is RouteLLM's evaluation, which depends on no order.
+and is otherwise as sound as the rest of the package, so that the fault alone makes the difference. Only
+`OriginalSimilarityRouter` has two, and `curve_at_quantiles`, RouteLLM's evaluation, depends on no order.
 """
 
 from __future__ import annotations
@@ -35,15 +23,11 @@ from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, fit_bradley_terry
 from routing.routers.base import Prompts, Router
 from routing.routers.similarity import SimilarityRouter
 
-FOUR_BATTLES = pd.DataFrame(  # model_a was shown first
-    [
-        ("gpt-4", "mixtral", "model_a"),
-        ("claude", "llama", "model_b"),
-        ("gpt-4", "claude", "model_a"),
-        ("mixtral", "llama", "model_b"),
-    ],
-    columns=["model_a", "model_b", "winner"],
-)
+FOUR_BATTLES = pd.DataFrame({
+    "model_a": ["gpt-4", "claude", "gpt-4", "mixtral"],
+    "model_b": ["mixtral", "llama", "claude", "llama"],
+    "winner": ["model_a", "model_b", "model_a", "model_b"],
+})  # fmt: skip
 FOUR_TIERS = {"gpt-4": "strong", "claude": "strong", "mixtral": "weak", "llama": "weak"}
 OPPONENT = "an opponent rated 0"
 TIER_NAME = "tier {:02d}".format
@@ -108,7 +92,7 @@ def variance_tiers(ratings: pd.Series, n_tiers: int) -> pd.Series:
 
 @dataclass
 class OriginalSimilarityRouter(Router):
-    """Fit RouteLLM's similarity-weighted router, with its two faults of order [RouteLLM24].
+    """RouteLLM's similarity-weighted router, with its tiers and its two faults of order [RouteLLM24].
 
     Rows are overwritten (`overwrite_rows`), and the pair `strong`, `weak` is scored, whichever is queried. A tie is
     half a win for each, as two rows of half the weight are there. The other parameters are those of `SimilarityRouter`.
@@ -199,7 +183,7 @@ class EloRouter(Router):
 
 
 def _fit_logistic(design: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Unpenalised logistic regression without intercept, started at 0, where columns of zeros stay."""
+    """Return Elo points by unpenalised logistic regression, started at 0, where columns of zeros stay."""
     model = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-6, max_iter=1000)
     return ELO_PER_LOG_ODDS * model.fit(design, labels, sample_weight=weights).coef_[0] + INITIAL_ELO
 

@@ -1,9 +1,8 @@
 """RouteLLM's original classifiers, so that what they predict can be measured [RouteLLM24]; nothing here is for use.
 
-Each prompt has a few labels that stand for the results of one pair, a strong model against a weak one, and
-P(strong) = 1 - P(labels that are the weak model's). So the pair that is asked about is ignored, and a tie counts for
-whichever model is called weak. Here they are trained on all battles, the model that the leaderboard rates
-higher being the strong one.
+Labels stand for the results of one pair, a strong model against a weak one, and P(strong) = 1 - P(labels that are the
+weak model's). So the pair that is queried is ignored, and a tie counts for whichever model is called weak. Here they
+are trained on all battles, the model that the leaderboard rates higher being the strong one.
 """
 
 from __future__ import annotations

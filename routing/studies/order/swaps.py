@@ -1,13 +1,13 @@
-"""Measure what the order of two models does to a study: audits, decisions, APGR, naming, and bias against the truth.
+"""Measure what the order of two models does to original and fixed routers on the same battles.
 
-`routing.order_audit` audits one router and `routing.studies.order.original` has the faults; here the original and the
-fixed form of every router see the same battles.
+`routing.order_audit` audits one router, and `routing.studies.order.original` has the faults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from routing.routers.causal import CausalLMRouter
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.leaderboard import online_elo
-from routing.studies.order.judges import alike_prompts
+from routing.studies.order.judges import alike_prompts, mean_interval
 from routing.studies.order.original import (
     EloRouter,
     FixedPairRouter,
@@ -42,10 +42,8 @@ from routing.studies.plotting import plot_heatmaps, plot_lines, plot_rows
 from routing.studies.simulated.arena import SimulatedArena
 
 ROUTELLM, ARENA, FIXED = "RouteLLM", "Arena notebook", "fixed"
-STYLES = {
-    ROUTELLM: {"color": "C3", "marker": "X", "linestyle": "-"},
-    FIXED: {"color": "C0", "marker": "o", "linestyle": "--"},
-}
+STYLES = {ROUTELLM: {"color": "C3", "marker": "X", "linestyle": "-"}}
+STYLES[FIXED] = {"color": "C0", "marker": "o", "linestyle": "--"}
 AS_DISPLAYED, PAIR_SWAPPED = "as displayed", "pair swapped"
 SETTINGS = pd.DataFrame(
     {
@@ -73,19 +71,17 @@ SWAPS = {  # in the order of the figure's columns
     "tied scores": "(i) benchmark rows shuffled",
 }
 
+Pair = tuple[str, str]  # the strong and the weak model
+Quality = tuple[np.ndarray, np.ndarray]  # of the strong and the weak model's answers, (n_prompts,) each
 Forms = tuple[RouterMaker, RouterMaker]  # the original and the fixed one
 Scores = dict[str, dict[str, np.ndarray]]  # by benchmark, then by order of the battles: (n_prompts,)
 
 
 def vector_forms(n_tiers: int, n_epochs: int, batch_size: int) -> dict[str, Forms]:
-    """Return RouteLLM's and the fixed form of the routers that take embeddings.
+    """Return RouteLLM's and the fixed form of the routers that take embeddings."""
 
-    Matrix factorization keeps all its epochs, so that prompts count and a swap has something to change.
-    """
-    options = {"n_epochs": n_epochs, "batch_size": batch_size, "n_seeds": 1, "reference": True}
-
-    def factorization(*_: str) -> Router:
-        return MatrixFactorizationRouter(**options)
+    def factorization(*_: str) -> Router:  # it keeps all its epochs, so that a swap has something to change
+        return MatrixFactorizationRouter(n_epochs=n_epochs, batch_size=batch_size, n_seeds=1, reference=True)
 
     return {
         "similarity weighting": (
@@ -105,16 +101,10 @@ def text_forms() -> dict[str, Forms]:
 
 
 def audit_forms(
-    forms: Mapping[str, Forms],
-    battles: pd.DataFrame,
-    prompts: Prompts,
-    pair: tuple[str, str],
-    embeddings: np.ndarray | None,
-    quality: tuple[np.ndarray, np.ndarray],
-    seed: int = 0,
-    original: str = ROUTELLM,
+    forms: Mapping[str, Forms], battles: pd.DataFrame, prompts: Prompts, pair: Pair, embeddings: np.ndarray | None,
+    quality: Quality, seed: int = 0, original: str = ROUTELLM,
     original_curve: Callable[..., CallCurve] = curve_at_quantiles,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return `audit_order` of both forms of each router, after columns router and kind; arguments as there.
 
     The kind of the first form is `original`, and `original_curve` evaluates it; the second is "fixed", by `call_curve`.
@@ -123,19 +113,14 @@ def audit_forms(
     for name, both in forms.items():
         for kind, make, curve in zip((original, FIXED), both, (original_curve, call_curve), strict=True):
             options = {"embeddings": embeddings, "quality": quality, "make_curve": curve, "seed": seed}
-            audit = audit_order(make, battles, prompts, pair, **options)
-            audits.append(audit.assign(router=name, kind=kind))
-    audit = pd.concat(audits, ignore_index=True)
-    return audit[["router", "kind", *audit.columns.drop(["router", "kind"])]]
+            audits.append(audit_order(make, battles, prompts, pair, **options))
+            audits[-1].insert(0, "kind", kind)
+            audits[-1].insert(0, "router", name)
+    return pd.concat(audits, ignore_index=True)
 
 
 def audit_leaderboards(
-    battles: pd.DataFrame,
-    prompts: Prompts,
-    pair: tuple[str, str],
-    quality: tuple[np.ndarray, np.ndarray],
-    min_battles: int = 100,
-    seed: int = 0,
+    battles: pd.DataFrame, prompts: Prompts, pair: Pair, quality: Quality, min_battles: int = 100, seed: int = 0
 ) -> pd.DataFrame:
     """Return `audit_forms` of what the Arena notebook computes from battles alone, evaluated by a naive top-k cut.
 
@@ -143,22 +128,20 @@ def audit_leaderboards(
     ends of its intervals take the place of ratings, of models with `min_battles` in each column.
     """
 
-    def upper_ends(resampled: np.ndarray, table: pd.DataFrame) -> pd.Series:
-        return pd.Series(ELO_PER_LOG_ODDS * np.quantile(resampled, 0.975, axis=0), index=count_pairs(table).models)
+    def upper_ends(table: pd.DataFrame, original: bool) -> pd.Series:
+        counts, rng = count_pairs(table), np.random.default_rng(seed)
+        resampled = bootstrap_written_cells(table, 20, rng) if original else bootstrap_ratings(counts, 20, rng)
+        return pd.Series(ELO_PER_LOG_ODDS * np.quantile(resampled, 0.975, axis=0), index=counts.models)
 
-    def ordered_cells(table: pd.DataFrame) -> pd.Series:
-        return upper_ends(bootstrap_written_cells(table, 20, np.random.default_rng(seed)), table)
-
-    def pair_counts(table: pd.DataFrame) -> pd.Series:
-        return upper_ends(bootstrap_ratings(count_pairs(table), 20, np.random.default_rng(seed)), table)
-
-    busy = (battles.groupby(side)[side].transform("size") >= min_battles for side in ("model_a", "model_b"))
-    decided, often = battles[battles["winner"] != "tie"], battles[next(busy) & next(busy)]
+    first, second = (battles.groupby(side)[side].transform("size") for side in ("model_a", "model_b"))
+    often = battles[(first >= min_battles) & (second >= min_battles)]
+    decided = battles[battles["winner"] != "tie"]
+    fixed_ends = partial(EloRouter, partial(upper_ends, original=False))
     parts = {
         "ratings, pivot tables": (fit_pivot_tables, BradleyTerryRouter, battles),
         "ratings, online Elo": (online_elo, BradleyTerryRouter, battles),
         "ratings, rows without ties": (fit_rows, BradleyTerryRouter, decided),
-        "intervals, bootstrap": (ordered_cells, lambda: EloRouter(pair_counts), often),
+        "intervals, bootstrap": (partial(upper_ends, original=True), fixed_ends, often),
     }
     audits = []
     for name, (fit_elo, fixed, table) in parts.items():
@@ -171,30 +154,21 @@ def plot_audit(audit: pd.DataFrame) -> Figure:
     """Draw the largest change of each router under each swap; an error is written as such."""
     matrix = audit.assign(row=audit["kind"] + ": " + audit["router"]).rename(columns={"largest_change": "change"})
     order = [*matrix.loc[matrix["kind"] != FIXED, "row"].unique(), *matrix.loc[matrix["kind"] == FIXED, "row"].unique()]
-    changes = (
-        matrix.pivot(index="row", columns="swap", values="change")
-        .loc[order, list(SWAPS)]
-        .rename(columns=SWAPS)
-        .round(9)
-    )
+    changes = matrix.pivot(index="row", columns="swap", values="change").loc[order, list(SWAPS)].round(9)
     largest = audit.loc[audit["kind"] == FIXED, "largest_change"].max()
     title = f"Only the original forms depend on an order; the largest change of a fixed one is {largest:g}"
     scale = {"cmap": "Oranges", "norm": SymLogNorm(1e-3, vmin=0, vmax=1), "linewidths": 0.5}
     label = "largest change of a probability; in (i) of APGR"
-    figure = plot_heatmaps({"": changes}, label, title, annot=True, fmt=".2g", **scale)
+    figure = plot_heatmaps({"": changes.rename(columns=SWAPS)}, label, title, annot=True, fmt=".2g", **scale)
     for row, column in np.argwhere(changes.isna().to_numpy()):
         figure.axes[0].text(column + 0.5, row + 0.5, "raises", ha="center", va="center", fontsize=9)
     return figure
 
 
 def score_orders(
-    make_router: RouterMaker,
-    battles: pd.DataFrame,
-    embeddings: np.ndarray,
-    prompts: Mapping[str, np.ndarray],
-    pair: tuple[str, str],
-    rng: np.random.Generator,
-) -> Scores:
+    make_router: RouterMaker, battles: pd.DataFrame, embeddings: np.ndarray, prompts: Mapping[str, np.ndarray],
+    pair: Pair, rng: np.random.Generator,
+) -> Scores:  # fmt: skip
     """Return log-odds that the strong model wins, fitted to the battles in every order of `reorder_battles`.
 
     Also "as displayed", and "pair swapped": the same router queried about (weak, strong), mirrored back. The index of
@@ -224,8 +198,7 @@ def compare_decisions(
 
 def plot_decisions(table: pd.DataFrame) -> Figure:
     """Draw the table of `compare_decisions`, a panel per benchmark."""
-    half = table[(table["kind"] == ROUTELLM) & np.isclose(table["strong_share"], 0.5)]
-    last = half.iloc[-1]
+    last = table[(table["kind"] == ROUTELLM) & np.isclose(table["strong_share"], 0.5)].iloc[-1]
     title = f"Swapping all rows flips {last['estimate']:.1%} of {last['benchmark']} decisions at 50 % strong calls"
     shown = table.assign(**{name: 100 * table[name] for name in ("strong_share", "estimate", "low", "high")})
     labels = ("strong calls (%)", "decisions changed (%, 95 %)")
@@ -233,15 +206,9 @@ def plot_decisions(table: pd.DataFrame) -> Figure:
 
 
 def draw_decisions(
-    makers: Mapping[str, RouterMaker],
-    battles: pd.DataFrame,
-    embeddings: np.ndarray,
-    prompts: np.ndarray,
-    pair: tuple[str, str],
-    sizes: tuple[int, int],
-    n_draws: int,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
+    makers: Mapping[str, RouterMaker], battles: pd.DataFrame, embeddings: np.ndarray, prompts: np.ndarray,
+    pair: Pair, sizes: tuple[int, int], n_draws: int, rng: np.random.Generator,
+) -> pd.DataFrame:  # fmt: skip
     """Return the decisions changed by swapping all rows, on several draws of so many battles and so many prompts.
 
     All `makers`, by kind, see the same draws. Columns are kind, definition, changed (share of the prompts). "half of
@@ -263,28 +230,24 @@ def draw_decisions(
 
 def plot_draws(table: pd.DataFrame, published: float | None = None) -> Figure:
     """Draw each draw of `draw_decisions` and their median; `published` is a share to compare with."""
-    names = table["kind"] + ", " + table["definition"]
-    drawn = table.assign(name=names, estimate=100 * table["changed"], mark="one draw")
-    medians = drawn.groupby("name", sort=False)["estimate"].median().reset_index().assign(mark="median")
-    middle = medians["estimate"].iloc[0]
-    title = f"On other draws of battles and prompts a median of {middle:.1f} % of RouteLLM's decisions change"
+    drawn = pd.DataFrame({"name": table["kind"] + ", " + table["definition"], "estimate": 100 * table["changed"]})
+    medians = drawn.groupby("name", sort=False).median().reset_index()
+    medians = medians.assign(mark="median", text=medians["estimate"].map("{:.1f}".format))
+    middle = medians["text"].iloc[0]
+    title = f"On other draws of battles and prompts a median of {middle} % of RouteLLM's decisions change"
     styles = {"one draw": {"color": "C0", "marker": "|"}, "median": {"color": "C3", "marker": "D"}}
     reference = None if published is None else {f"published: {published:.1%}": 100 * published}
-    shown = pd.concat([drawn.assign(text=""), medians.assign(text=[f"{value:.1f}" for value in medians["estimate"]])])
+    shown = pd.concat([drawn.assign(mark="one draw", text=""), medians])
     return plot_rows(shown, "decisions changed (%)", title, group="mark", styles=styles, reference=reference)
 
 
 def measure_consequences(
-    scores: Mapping[str, Scores],
-    quality: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    n_resamples: int,
-    rng: np.random.Generator,
+    scores: Mapping[str, Scores], quality: Mapping[str, Quality], n_resamples: int, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """Return what another order of the same battles does to APGR and to the bill.
+    """Return what another order of the battles does to APGR and the bill; `scores` by kind, `quality` by benchmark.
 
-    `scores` are those of `score_orders` by kind, `quality` that of the strong and the weak model by benchmark. Columns
-    are kind, benchmark, order, apgr, difference (to "as displayed"), low, high (of the difference, 95 %, paired over
-    prompts), usd_per_1000 (for 1,000 calls at the smallest share of strong calls that recovers half of the gap).
+    Columns are kind, benchmark, order, apgr, difference (to "as displayed"), low, high (of the difference, 95 %, paired
+    over prompts), usd_per_1000 (for 1,000 calls at the smallest share of strong calls that recovers half of the gap).
     """
     parts = []
     for kind, by_benchmark in scores.items():
@@ -313,8 +276,8 @@ def plot_consequences(consequences: pd.DataFrame) -> Figure:
     return plot_rows(shown, "change of APGR (95 %)", title, panel="benchmark", reference=0.0)
 
 
-def name_both_ways(routers: Mapping[tuple[str, str], Router], prompts: Prompts, pair: tuple[str, str]) -> pd.DataFrame:
-    """Return P(strong wins) of fitted routers by (kind, name), and what they say of the pair named the other way round.
+def name_both_ways(routers: Mapping[tuple[str, str], Router], prompts: Prompts, pair: Pair) -> pd.DataFrame:
+    """Return what fitted routers, by (kind, name), say of the pair named either way round.
 
     One row per router and prompt: kind, form ("kind: name"), straight (P(strong wins)), mirrored (1 - P(weak wins)),
     sum (of the two probabilities; 1 where naming means nothing).
@@ -347,29 +310,22 @@ def level_tiers(arena: SimulatedArena, n_tiers: int) -> SimulatedArena:
 
 
 def same_tier_bias(
-    arena: SimulatedArena,
-    n_tiers: int,
-    pair: tuple[str, str],
-    shares: Sequence[float],
-    n_across: int,
-    n_draws: int,
+    arena: SimulatedArena, n_tiers: int, pair: Pair, shares: Sequence[float], n_across: int, n_draws: int,
     rng: np.random.Generator,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return P(strong wins) minus the truth, as battles within a tier are added to `n_across` between tiers.
 
-    Battles are decided ones of `level_tiers`, on prompts that are all alike, each pair shown either way round equally
-    often. So a sound fit is off by its sampling error only, and battles within a tier teach it nothing. `shares` of
-    battles within a tier are below 1; all shares and routers are compared on the same draws. Columns are router
-    ("RouteLLM", "fixed"), share, estimate (mean error over the draws), low, high (95 % of that mean).
+    Battles are decided ones of `level_tiers`, on prompts that are all alike, so that those within a tier teach a sound
+    fit nothing. `shares` of battles within a tier are below 1; all shares and routers see the same draws. Columns are
+    router ("RouteLLM", "fixed"), share, estimate (mean error over the draws), low, high (95 % of that mean).
     """
     level = level_tiers(arena, n_tiers)
-    rating = dict(zip(level.models, level.mean_ratings, strict=True))
     prompts = alike_prompts(level)
     win, _, loss = level.outcome_probability(prompts, *pair)[0]
     n_within = {share: round(n_across * share / (1 - share)) for share in shares}
     rows = []
     for _ in range(n_draws):
-        across, within = _draw_decided(level, rating, prompts, n_across, max(n_within.values()), rng)
+        across, within = _draw_decided(level, n_across, max(n_within.values()), rng)
         for share, count in n_within.items():
             table = pd.concat([across, within[:count]], ignore_index=True)
             vectors = np.ones((len(table), 2))
@@ -378,34 +334,27 @@ def same_tier_bias(
             for name, router in forms.items():
                 p_strong = router.fit(table, vectors).win_probability(vectors[:1], *pair)[0]
                 rows.append((name, share, p_strong - win / (win + loss)))
-    drawn = pd.DataFrame(rows, columns=["router", "share", "error"]).groupby(["router", "share"], sort=False)["error"]
-    mean, width = drawn.mean(), 1.96 * drawn.std() / np.sqrt(n_draws)
-    return pd.DataFrame({"estimate": mean, "low": mean - width, "high": mean + width}).reset_index()
+    drawn = pd.DataFrame(rows, columns=["router", "share", "error"])
+    return mean_interval(drawn.groupby(["router", "share"], sort=False)["error"]).reset_index()
 
 
 def plot_bias(table: pd.DataFrame) -> Figure:
     """Draw the table of `same_tier_bias`."""
     worst = table.loc[table["estimate"].abs().idxmax()]
     title = f"Battles within a tier bias RouteLLM's P(strong wins) by up to {worst['estimate']:+.3f}"
-    shown, labels = (
-        table.assign(share=100 * table["share"]),
-        ("battles within a tier (%)", "P(strong wins) minus the truth"),
-    )
+    shown = table.assign(share=100 * table["share"])
+    labels = ("battles within a tier (%)", "P(strong wins) minus the truth")
     return plot_lines(shown, "share", "estimate", labels, title, by="router", styles=STYLES, reference=0.0)
 
 
 def _draw_decided(
-    arena: SimulatedArena,
-    rating: Mapping[str, float],
-    prompts: pd.DataFrame,
-    n_across: int,
-    n_within: int,
-    rng: np.random.Generator,
+    arena: SimulatedArena, n_across: int, n_within: int, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Battles without ties between models of different and of the same rating."""
+    """Return battles without ties between models of different and of the same rating."""
+    rating = dict(zip(arena.models, arena.mean_ratings, strict=True))
     table, same = pd.DataFrame(), np.array([], dtype=bool)
     while (~same).sum() < n_across or same.sum() < n_within:
-        drawn = arena.sample_battles(prompts, 2 * (n_across + n_within), rng)
+        drawn = arena.sample_battles(alike_prompts(arena), 2 * (n_across + n_within), rng)
         table = pd.concat([table, drawn[drawn["winner"] != "tie"]], ignore_index=True)
         same = (table["model_a"].map(rating) == table["model_b"].map(rating)).to_numpy()
     return table[~same][:n_across], table[same][:n_within]
