@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.random import Generator
 
 from routing.battles import encode_battles
 from routing.evaluation.calibration import calibration_table
@@ -38,6 +39,7 @@ LAST_STEP = {"early_stopping": False}  # as the paper's, so that figures show wh
 PART_NAMES = {"head": "head alone", "last_layer": "last layer", "all": "all layers"}
 GOLD_HEADS = {"layer 4": {"n_layers": 4, "max_length": 256}, "last layer": {}}  # candidates for heads on gold labels
 FEWEST_GOLD_LABELS = 100
+APGR_LABEL = "APGR (95 % CI; random: 0.5)"
 
 
 def make_classifier(kind: str, profile: str, seed: int, train: str = "all") -> ClassifierRouter:
@@ -71,10 +73,8 @@ def training_margins(rated: dict[str, RatedRouter], study: Study, kind: str) -> 
 
 def classifier_margins(profile: str, seed: int, study: Study, sets: TrainingSets) -> dict[Key, np.ndarray]:
     """Return the margins of both classifiers on every benchmark; trainings of notebooks 05 and 06 are used again."""
-    margins = {}
-    for kind in KINDS:
-        margins |= training_margins(rate_benchmarks(kind, profile, seed, study, sets), study, kind)
-    return margins
+    both = [training_margins(rate_benchmarks(kind, profile, seed, study, sets), study, kind) for kind in KINDS]
+    return both[0] | both[1]
 
 
 class Comparison(NamedTuple):
@@ -119,12 +119,7 @@ def plot_loss_curve(curve: pd.DataFrame) -> Figure:
 
 
 def evaluate_training_sets(
-    rated: dict[str, RatedRouter],
-    kind: str,
-    study: Study,
-    sets: TrainingSets,
-    n_resamples: int,
-    rng: np.random.Generator,
+    rated: dict[str, RatedRouter], kind: str, study: Study, sets: TrainingSets, n_resamples: int, rng: Generator
 ) -> pd.DataFrame:
     """Return `compare_with_paper` of the metrics after each training, with intervals over prompts."""
     margins = training_margins(rated, study, kind)
@@ -139,11 +134,10 @@ def plot_training_sets(areas: pd.DataFrame) -> Figure:
     shown = pd.concat([rows.assign(source=kind), paper.assign(source="paper", estimate=paper["paper"])])
     title = f"{(areas['low'] > 0.5).sum()} of {len(areas)} have a 95 % CI above random routing"
     styles = {"paper": {"color": "black", "marker": "|", "markersize": 12}}
-    label = "APGR (95 % CI; random: 0.5)"
-    return plot_rows(shown, label, title, reference=0.5, group="source", panel="benchmark", styles=styles)
+    return plot_rows(shown, APGR_LABEL, title, reference=0.5, group="source", panel="benchmark", styles=styles)
 
 
-def evaluate_gold_heads(study: Study, seed: int, n_resamples: int, rng: np.random.Generator) -> pd.DataFrame:
+def evaluate_gold_heads(study: Study, seed: int, n_resamples: int, rng: Generator) -> pd.DataFrame:
     """Return `bootstrap_metrics` of heads trained on a benchmark's own labels, on each with at least 100 labels.
 
     In each of five folds it is the head, of those on one layer or another, that does best within the other folds, so
@@ -154,13 +148,10 @@ def evaluate_gold_heads(study: Study, seed: int, n_resamples: int, rng: np.rando
         if len(table.prompts) < FEWEST_GOLD_LABELS:
             continue
         battles = table.battles(*PAIR)
-        prompts = battles["prompt"].to_numpy()
-        candidates = {
-            name: Candidate(partial(BertRouter, train="head", n_tiers=None, seed=seed, **layers), prompts)
-            for name, layers in GOLD_HEADS.items()
-        }
+        prompts, head = battles["prompt"].to_numpy(), partial(BertRouter, train="head", n_tiers=None, seed=seed)
+        candidates = {name: Candidate(partial(head, **layers), prompts) for name, layers in GOLD_HEADS.items()}
         folds = assign_folds(prompts, 5, rng)
-        margin, chosen = nested_margin(candidates, battles, folds, *PAIR, rng, n_inner_folds=3)
+        margin, chosen = nested_margin(candidates, battles, folds, *PAIR, rng)
         metrics = bootstrap_metrics({"bert": margin}, *pair_quality(table), n_resamples, rng)
         parts.append(metrics.assign(benchmark=benchmark, chosen=max(chosen, key=chosen.count)))
     return pd.concat(parts, ignore_index=True)
@@ -171,4 +162,4 @@ def plot_gold_heads(areas: pd.DataFrame) -> Figure:
     best = areas.loc[areas["estimate"].idxmax()]
     title = f"Heads trained on gold labels reach an APGR of up to {best['estimate']:.3f} ({best['benchmark']})"
     shown = areas.assign(name=areas["benchmark"] + ", head on " + areas["chosen"])
-    return plot_rows(shown, "APGR (95 % CI; random: 0.5)", title, reference=0.5)
+    return plot_rows(shown, APGR_LABEL, title, reference=0.5)

@@ -7,24 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 
 from routing.battles import number_texts
 from routing.evaluation.call_curve import call_curve
 from routing.routers.base import Router
 
+N_INNER_FOLDS = 3  # within the others, to choose by
 
-def assign_folds(groups: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Assign a fold to each row, (n_rows,) from 0 to n_folds - 1; rows of one group share theirs.
 
-    Parameters
-    ----------
-    groups : array, shape (n_rows,)
-        What must not be split: the prompts' texts, so that a repeated prompt is never on both sides, or subjects.
+def assign_folds(groups: np.ndarray, n_folds: int, rng: Generator) -> np.ndarray:
+    """Assign a fold to each row, (n_rows,) from 0 to n_folds - 1; rows of one of the `groups`, (n_rows,), share theirs.
 
-    Raises
-    ------
-    ValueError
-        Fewer than 2 folds, or fewer groups than folds.
+    A group must not be split: the text of a prompt, so that a repeated one is never on both sides, or a subject. Raises
+    ValueError for fewer than 2 folds, or fewer groups than folds.
     """
     distinct, number = number_texts(groups)
     if not 2 <= n_folds <= len(distinct):
@@ -51,16 +47,9 @@ class Candidate:
 def cross_validated_margin(
     candidate: Candidate, battles: pd.DataFrame, folds: np.ndarray, strong: str, weak: str
 ) -> np.ndarray:
-    """Return the rating of `strong` minus that of `weak` on each prompt, by a router fitted to the other folds.
+    """Return each prompt's rating of `strong` minus that of `weak` by a router fitted to the other folds of battles.
 
-    Parameters
-    ----------
-    folds : int array, shape (n_battles,)
-        As from `assign_folds`.
-
-    Returns
-    -------
-    float array, shape (n_battles,), log-odds
+    `folds` are those of `assign_folds`, and margins log-odds, (n_battles,) each.
     """
     margin = np.empty(len(battles))
     for fold in np.unique(folds):
@@ -88,14 +77,9 @@ def choose_candidate(
 
 
 def nested_margin(
-    candidates: Mapping[str, Candidate],
-    battles: pd.DataFrame,
-    folds: np.ndarray,
-    strong: str,
-    weak: str,
-    rng: np.random.Generator,
-    n_inner_folds: int = 4,
-) -> tuple[np.ndarray, list[str]]:
+    candidates: Mapping[str, Candidate], battles: pd.DataFrame, folds: np.ndarray, strong: str, weak: str,
+    rng: Generator,
+) -> tuple[np.ndarray, list[str]]:  # fmt: skip
     """Return margins as `cross_validated_margin`, each fold's by the best candidate within the other folds.
 
     So no choice has seen the prompts it is evaluated on. Also returns the candidate chosen for each fold.
@@ -104,7 +88,7 @@ def nested_margin(
     margin, chosen = np.empty(len(battles)), []
     for fold in np.unique(folds):
         inside = folds == fold
-        inner = assign_folds(prompts[~inside], n_inner_folds, rng)
+        inner = assign_folds(prompts[~inside], N_INNER_FOLDS, rng)
         others = {name: candidate.select(~inside) for name, candidate in candidates.items()}
         chosen.append(choose_candidate(others, battles[~inside], inner, strong, weak))
         router = others[chosen[-1]].fit(battles[~inside])

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from scipy.stats import norm
 
 from routing.battles import number_texts
-from routing.data.benchmarks import (
-    BenchmarkTable,
-    read_gsm8k,
-    read_llmrouter,
-    read_mmlu,
-    read_mt_bench,
-    read_routerbench,
-)
+from routing.data import benchmarks
+from routing.data.benchmarks import BenchmarkTable
 from routing.data.sources import find_files
 from routing.data.votes import read_alpaca_eval, read_arena55k
 from routing.studies.cross_validation import assign_folds
@@ -48,8 +43,7 @@ class Study:
 class TrainingSets:
     """The paper's training sets: people's battles alone, with an LLM judge's, with gold labels, and all together.
 
-    Judgements and gold labels become battles of the same table as people's votes. Gold labels come from benchmark
-    prompts, which are then left out of that benchmark's evaluation.
+    Judgements and gold labels are battles too; prompts with gold labels are left out of their benchmark's evaluation.
     """
 
     battles: Mapping[str, pd.DataFrame]  # "arena" and "arena+gold"; of real data also "arena+judge" and "all"
@@ -79,24 +73,17 @@ def _sizes(profile: str, sizes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...
 def load_study(profile: str, seed: int) -> Study:
     """Load the study of a profile: simulated for "smoke" and "quick", real for "full".
 
-    Raises
-    ------
-    ValueError
-        An unknown profile.
-    FileNotFoundError
-        "full" without the real data; no simulated data replace them.
+    Raises ValueError for an unknown profile, FileNotFoundError for "full" without the real data: nothing replaces them.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 3]))
     if profile == "full":
         battles = read_arena55k()
         held_out = assign_folds(battles["prompt"].to_numpy(), HELD_OUT_FOLDS, rng) == 0
-        return Study(
-            battles[~held_out].reset_index(drop=True),
-            battles[held_out].reset_index(drop=True),
-            {"MT-Bench": read_mt_bench(), "MMLU": read_mmlu(), "GSM8K": read_gsm8k()},
-            "real",
-            {"arena55k": find_files("arena55k")[0], **{path.name: path for path in find_files("routellm")}},
-        )
+        parts = [battles[rows].reset_index(drop=True) for rows in (~held_out, held_out)]
+        tables = {"MT-Bench": benchmarks.read_mt_bench(), "MMLU": benchmarks.read_mmlu()}
+        tables["GSM8K"] = benchmarks.read_gsm8k()
+        inputs = {"arena55k": find_files("arena55k")[0], **{path.name: path for path in find_files("routellm")}}
+        return Study(*parts, tables, "real", inputs)
     n_prompts, n_battles, n_benchmark = _sizes(profile, SIMULATED_SIZES)
     arena = simulate_arena(seed)
     prompts = arena.sample_prompts(n_prompts + n_benchmark, rng)
@@ -105,47 +92,35 @@ def load_study(profile: str, seed: int) -> Study:
     battles = arena.sample_battles(queried[~held_out], n_battles, rng)
     held_out_battles = arena.sample_battles(queried[held_out], n_battles // HELD_OUT_FOLDS, rng)
     benchmark = arena.sample_benchmark(tested, rng)
-    return Study(
-        battles,
-        held_out_battles,
-        {"simulated": benchmark},
-        "simulated",
-        {"simulated battles": battles, "simulated benchmark": benchmark.quality},
-        arena,
-        queried.set_index("prompt").loc[held_out_battles["prompt"]].reset_index(),
-    )
+    inputs = {"simulated battles": battles, "simulated benchmark": benchmark.quality}
+    held_out_prompts = queried.set_index("prompt").loc[held_out_battles["prompt"]].reset_index()
+    return Study(battles, held_out_battles, {"simulated": benchmark}, "simulated", inputs, arena, held_out_prompts)
 
 
-def draw_gold(prompts: np.ndarray, n_gold: int, rng: np.random.Generator) -> np.ndarray:
+def draw_gold(prompts: np.ndarray, n_gold: int, rng: Generator) -> np.ndarray:
     """Return a mask, (n_prompts,), over `n_gold` distinct prompts drawn at random and their repetitions."""
     distinct, number = number_texts(prompts)
     return np.isin(number, rng.permutation(len(distinct))[:n_gold])
 
 
-def training_sets(study: Study, seed: int, n_gold: int = GOLD_LABELS) -> TrainingSets:
-    """Make the training sets of a study.
+def training_sets(study: Study, seed: int) -> TrainingSets:
+    """Make the training sets of a study; FileNotFoundError for a real one without the AlpacaEval judgements.
 
     Gold labels are of MMLU (of the simulated benchmark in a simulated study): one battle of the two models of `PAIR`
-    on each of `n_gold` prompts drawn by `seed`, or on a third of all prompts if that is fewer.
-
-    Raises
-    ------
-    FileNotFoundError
-        A real study without the AlpacaEval judgements.
+    on each of `GOLD_LABELS` prompts drawn by `seed`, or on a third of all prompts if that is fewer.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 5]))
     source = "MMLU" if "MMLU" in study.benchmarks else next(iter(study.benchmarks))
     benchmark = study.benchmarks[source]
     prompts = benchmark.prompts["prompt"].to_numpy()
-    labelled = draw_gold(prompts, min(n_gold, len(prompts) // 3), rng)
+    labelled = draw_gold(prompts, min(GOLD_LABELS, len(prompts) // 3), rng)
     parts = {"arena": study.battles[COLUMNS], "gold": benchmark.battles(*PAIR)[labelled]}
-    wanted = {"arena": ["arena"], "arena+gold": ["arena", "gold"]}
-    inputs: dict[str, object] = {}
+    wanted, inputs = {"arena": ["arena"], "arena+gold": ["arena", "gold"]}, {}
     if study.data == "real":
         inputs["alpaca_eval"] = find_files("alpaca_eval")[0]
         parts["judge"] = read_alpaca_eval()[COLUMNS]
-        names = ("arena", "arena+judge", "arena+gold")
-        wanted = {name: name.split("+") for name in names} | {"all": ["arena", "judge", "gold"]}
+        wanted = {"arena": ["arena"], "arena+judge": ["arena", "judge"], "arena+gold": ["arena", "gold"]}
+        wanted["all"] = ["arena", "judge", "gold"]
     everything = {name: np.ones(len(table.prompts), dtype=bool) for name, table in study.benchmarks.items()}
     return TrainingSets(
         {name: pd.concat([parts[part] for part in chosen], ignore_index=True) for name, chosen in wanted.items()},
@@ -164,12 +139,11 @@ def load_tasks(profile: str, seed: int) -> tuple[dict[str, RoutingTask], dict[st
     if profile == "full":
         tasks = {}
         for title, name in (("ARC-Challenge", "arc_challenge"), ("MBPP", "mbpp")):
-            table = read_routerbench(name)
-            prompts = table.prompts.assign(prompt=table.prompts["question"])
-            table = BenchmarkTable(prompts, table.quality, table.cost_usd)
+            table = benchmarks.read_routerbench(name)
+            table = replace(table, prompts=table.prompts.assign(prompt=table.prompts["question"]))
             in_train = table.prompts["split"] == "train"
             tasks[title] = RoutingTask(table.select(in_train), table.select(~in_train))
-        tasks["LLMRouter"] = RoutingTask(*read_llmrouter())
+        tasks["LLMRouter"] = RoutingTask(*benchmarks.read_llmrouter())
         paths = [path for name in ("routerbench", "llmrouter", "votes", "alpaca_eval") for path in find_files(name)]
         return tasks, {f"{path.parent.name}/{path.name}": path for path in paths}
     n_train, n_test = _sizes(profile, TASK_SIZES)
@@ -181,26 +155,15 @@ def load_tasks(profile: str, seed: int) -> tuple[dict[str, RoutingTask], dict[st
     return {"simulated": task}, {"simulated task": table.quality}
 
 
-def score_by_category(
-    benchmarks: dict[str, BenchmarkTable], predicted: dict[str, np.ndarray], level: float = 0.95
-) -> pd.DataFrame:
-    """Return the score of the strong against the weak model of `PAIR` on each category of prompts: predicted, observed.
+def score_by_category(tables: Mapping[str, BenchmarkTable], predicted: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Return the score of the strong against the weak model of `PAIR` on each category of prompts; a tie is half.
 
-    A category is a topic, category or subject of a benchmark that has them, else the whole benchmark. A tie is half.
-
-    Parameters
-    ----------
-    predicted : dict of float array, shape (n_prompts, 3)
-        Of each benchmark: P(strong wins), P(tie), P(weak wins).
-
-    Returns
-    -------
-    DataFrame
-        One row per category: group, predicted, observed (means), n, low, high (normal interval of the observed mean;
-        missing for a single prompt).
+    `predicted` has P(strong wins), P(tie), P(weak wins) by benchmark, shape (n_prompts, 3). A category is a topic,
+    category or subject of a benchmark that has them, else all of it. Columns are group, predicted, observed (means), n,
+    low, high (95 % of the observed mean, normal; missing for a single prompt).
     """
     parts = []
-    for name, table in benchmarks.items():
+    for name, table in tables.items():
         known = [column for column in ("topic", "category", "subject") if column in table.prompts]
         group = name + ": " + table.prompts[known[0]] if known else pd.Series(name, index=table.prompts.index)
         observed = table.battles(*PAIR)["winner"].map({"model_a": 1.0, "tie": 0.5, "model_b": 0.0})
@@ -208,5 +171,5 @@ def score_by_category(
         parts.append(pd.DataFrame({"group": group, "predicted": score, "observed": observed}))
     categories = pd.concat(parts).groupby("group")
     table = categories.mean().assign(n=categories.size())
-    width = norm.ppf((1 + level) / 2) * categories["observed"].std() / np.sqrt(table["n"])
+    width = norm.ppf(0.975) * categories["observed"].std() / np.sqrt(table["n"])
     return table.assign(low=table["observed"] - width, high=table["observed"] + width).reset_index()

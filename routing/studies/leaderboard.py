@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.random import Generator
 from scipy.special import expit
 
 from routing.battles import PairCounts, count_pairs, encode_battles
@@ -23,10 +24,8 @@ from routing.studies.plotting import plot_heatmaps, plot_lines, plot_points, plo
 SIZES = {"smoke": (20, 2, 300_000), "quick": (1000, 5, 1_670_250), "full": (1000, 10, 1_670_250)}
 PUBLISHED = (1_799_991, 1_670_250)  # rows of clean_battle_20240814_public.json, and those left after deduplication
 GAPS_ELO = [0, 25, 50, 75, 100, 150, 200, 250, 300, 400, np.inf]
-METHODS = {
-    "maximum likelihood": {"color": "C0", "marker": "o"},
-    "online Elo, one mark per order of rows": {"color": "C1", "marker": "|"},
-}
+METHODS = {"maximum likelihood": {"color": "C0", "marker": "o"}}
+METHODS["online Elo, one mark per order of rows"] = {"color": "C1", "marker": "|"}
 
 
 def online_elo(battles: pd.DataFrame, step_elo: float = 4.0, start_elo: float = 1000.0) -> pd.Series:
@@ -45,10 +44,7 @@ def online_elo(battles: pd.DataFrame, step_elo: float = 4.0, start_elo: float = 
 
 
 def check_published_votes(counts: PairCounts) -> str:
-    """Compare the packaged pair counts with LMSYS's file of single votes, where it is found; return the finding.
-
-    Raises a ValueError where numbers of rows or pair counts differ.
-    """
+    """Say that LMSYS's file of single votes has these counts, or is not here; ValueError where it has others."""
     try:
         (path,) = find_files("clean_battles")
     except FileNotFoundError:
@@ -70,7 +66,7 @@ def rank_models(fit: BradleyTerryFit) -> pd.DataFrame:
 
 
 def plot_leaderboard(table: pd.DataFrame) -> Figure:
-    """Draw rating and interval by rank; the models of the paper and every sixth are named."""
+    """Draw the table of `rank_models`; the models of the paper and every sixth are named."""
     paper = table.index.isin(PAIR)
     shown = table.assign(name=np.where(paper | (table["rank"] % 6 == 1), table.index, ""))
     shown = pd.concat([shown[paper], shown[~paper]])  # names that come first keep their place
@@ -159,7 +155,7 @@ def plot_errors(table: pd.DataFrame) -> Figure:
     return plot_points(table, "sandwich", "bootstrap", labels, title, equal=True)
 
 
-def compare_orders(votes: pd.DataFrame, ranked: pd.DataFrame, n_orders: int, rng: np.random.Generator) -> pd.DataFrame:
+def compare_orders(votes: pd.DataFrame, ranked: pd.DataFrame, n_orders: int, rng: Generator) -> pd.DataFrame:
     """Return ratings in Elo points by maximum likelihood (with interval) and by online Elo after random orders of rows.
 
     Columns are name, method, estimate, low, high. Online Elo has the mean of `ranked`, as `rank_models`.

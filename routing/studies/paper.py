@@ -20,38 +20,26 @@ TOKENS_PER_CALL = 95 + 264
 # The training set with which the paper's figures show each benchmark.
 PUBLISHED_SETS = {"MT-Bench": "arena+judge", "MMLU": "arena+gold", "GSM8K": "arena+judge"}
 # Mean over a benchmark's prompts of the highest cosine to a training prompt, with text-embedding-3-small.
-PAPER_SIMILARITY = pd.DataFrame(
-    [
-        ("MT-Bench", "arena", 0.6078),
-        ("MT-Bench", "arena+judge", 0.6525),
-        ("MMLU", "arena", 0.4823),
-        ("MMLU", "arena+gold", 0.5678),
-        ("GSM8K", "arena", 0.4926),
-        ("GSM8K", "arena+judge", 0.5335),
-    ],
-    columns=["benchmark", "training_data", "paper"],
-)
+PAPER_SIMILARITY = pd.DataFrame({
+    "benchmark": ["MT-Bench", "MT-Bench", "MMLU", "MMLU", "GSM8K", "GSM8K"],
+    "training_data": ["arena", "arena+judge", "arena", "arena+gold", "arena", "arena+judge"],
+    "paper": [0.6078, 0.6525, 0.4823, 0.5678, 0.4926, 0.5335],
+})  # fmt: skip
 
 # Table 7: overhead of each router, and the machine; dollars at the hourly price of a virtual machine.
-PAPER_OVERHEAD = pd.DataFrame(
-    [
-        ("similarity_weighting", "8-core CPU", 2.9, 39.26),
-        ("matrix_factorization", "one L4 GPU", 155.16, 3.32),
-        ("bert", "one L4 GPU", 69.62, 3.19),
-        ("causal_llm", "one L4 GPU", 42.46, 5.23),
-    ],
-    columns=["router", "machine", "requests_per_s", "usd_per_million"],
-)
+PAPER_OVERHEAD = pd.DataFrame({
+    "router": ["similarity_weighting", "matrix_factorization", "bert", "causal_llm"],
+    "machine": ["8-core CPU", "one L4 GPU", "one L4 GPU", "one L4 GPU"],
+    "requests_per_s": [2.9, 155.16, 69.62, 42.46],
+    "usd_per_million": [39.26, 3.32, 3.19, 5.23],
+})  # fmt: skip
 # What the first row, the only one without an accelerator, implies: 1e6 requests take 1e6 / 2.9 / 3600 hours of 8 cores.
 USD_PER_CORE_HOUR = 39.26 * 2.9 * 3600 / 1e6 / 8  # 0.0512
 METRIC_TITLES = {"apgr_trapezoid": "APGR", "cpt50": "CPT50", "cpt80": "CPT80"}
 
 # What is known to differ from the paper, by training set and by router.
-DATA_DIFFERENCES = {
-    "arena": "a sixth of the battles",
-    "arena+judge": "a sixth of the battles; judgements on 805 prompts, not 120,000",
-    "arena+gold": "a sixth of the battles",
-}
+DATA_DIFFERENCES = dict.fromkeys(("arena", "arena+judge", "arena+gold"), "a sixth of the battles")
+DATA_DIFFERENCES["arena+judge"] += "; judgements on 805 prompts, not 120,000"
 MODEL_DIFFERENCES = {
     "similarity_weighting": "embeddings of all-MiniLM-L6-v2, not text-embedding-3-small",
     "matrix_factorization": "embeddings of all-MiniLM-L6-v2, not text-embedding-3-small",
@@ -63,11 +51,8 @@ MODEL_DIFFERENCES = {
 def read_paper_tables() -> pd.DataFrame:
     """Read tables 1 to 4 of the paper, one row per router.
 
-    Returns
-    -------
-    DataFrame
-        table, benchmark, strong, weak, training_data ("none", "arena", "arena+judge", "arena+gold"), router (named as
-        in `routing.studies.plotting.ROUTER_STYLES`), cpt50 and cpt80 (share of strong-model calls), apgr.
+    Columns are table, benchmark, strong, weak, training_data ("none", "arena", "arena+judge", "arena+gold"), router (a
+    name of `routing.studies.plotting.ROUTER_STYLES`), cpt50 and cpt80 (share of strong-model calls), apgr.
     """
     with resources.files("routing.studies").joinpath("paper_tables.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file)
@@ -84,14 +69,9 @@ def calls_cost_usd(strong_share: float | np.ndarray) -> float | np.ndarray:
 
 
 def match_paper(ours: pd.DataFrame, strong: str, weak: str) -> pd.DataFrame:
-    """Return the rows of `ours` whose metric the paper prints, with its number in column paper (may be missing).
+    """Return the rows of `ours` whose metric the paper prints, with its number for the pair in column paper.
 
-    Parameters
-    ----------
-    ours : DataFrame
-        benchmark, training_data, router, metric ("apgr_trapezoid", which is the paper's APGR, "cpt50", "cpt80").
-    strong, weak : str
-        The pair of models, as the paper's tables name it.
+    `ours` has benchmark, training_data, router, metric ("apgr_trapezoid", the paper's APGR, "cpt50", "cpt80").
     """
     keys = ["benchmark", "training_data", "router"]
     paper = read_paper_tables().rename(columns={"apgr": "apgr_trapezoid"})
@@ -101,18 +81,10 @@ def match_paper(ours: pd.DataFrame, strong: str, weak: str) -> pd.DataFrame:
 
 
 def compare_with_paper(ours: pd.DataFrame, strong: str, weak: str) -> pd.DataFrame:
-    """Compare each result with the paper's number.
+    """Return `match_paper` of results with estimate, low and high, and how each compares with the paper's number.
 
-    Parameters
-    ----------
-    ours : DataFrame
-        As in `match_paper`, with estimate, low, high.
-
-    Returns
-    -------
-    DataFrame
-        The same with paper, difference (ours minus the paper's), and verdict: "inside the interval", "better" or
-        "worse" than it (a higher APGR is better, a lower CPT), "not in the paper".
+    Added are difference (ours minus the paper's) and verdict: "inside the interval", "better" or "worse" than it (a
+    higher APGR is better, a lower CPT), "not in the paper".
     """
     both = match_paper(ours, strong, weak)
     both["difference"] = both["estimate"] - both["paper"]
@@ -125,13 +97,7 @@ def compare_with_paper(ours: pd.DataFrame, strong: str, weak: str) -> pd.DataFra
 def write_comparison(both: pd.DataFrame, data: str, folder: Path) -> None:
     """Write ``paper_vs_ours.csv`` and ``paper_vs_ours.md``: every cell with interval, verdict and known difference.
 
-    Parameters
-    ----------
-    both : DataFrame
-        As `compare_with_paper`.
-    data : "real" or "simulated"
-    folder : Path
-        Made where it is missing.
+    `both` is what `compare_with_paper` gives, `data` "real" or "simulated"; the folder is made where it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     outside = both["verdict"].isin(["better", "worse"])
@@ -139,25 +105,27 @@ def write_comparison(both: pd.DataFrame, data: str, folder: Path) -> None:
     columns = "benchmark training_data router metric paper estimate low high difference verdict".split()
     table = both[columns].assign(difference_from_paper=differences.where(outside, ""))
     write_atomically(folder / "paper_vs_ours.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    lines = [
+    text = (
         f"Data: {data}. Each cell: the paper, ours with its 95 % interval over prompts. APGR as in the paper, the"
-        " trapezoid over 11 points; CPT in % of calls to the strong model, the smallest share.",
-        "",
-        "| benchmark | learned from | router | "
-        + " | ".join(METRIC_TITLES.values())
-        + " | difference from the paper |",
-        "| --- | --- | --- | " + "--- | " * (len(METRIC_TITLES) + 1),
-    ]
-    for (benchmark, training_data, router), rows in table.groupby(["benchmark", "training_data", "router"], sort=False):
-        by_metric = rows.set_index("metric")
-        cells = [_describe_cell(by_metric.loc[metric], metric) for metric in METRIC_TITLES]
-        known = next((text for text in rows["difference_from_paper"] if text), "")
-        lines.append(f"| {benchmark} | {training_data} | {router.replace('_', ' ')} | {' | '.join(cells)} | {known} |")
-    write_atomically(folder / "paper_vs_ours.md", "\n".join(lines) + "\n")
+        " trapezoid over 11 points; CPT in % of calls to the strong model, the smallest share.\n\n"
+    )
+    keys = ["benchmark", "training_data", "router"]
+    cells = table.assign(cell=[_describe_cell(row) for row in table.to_dict("records")])
+    shown = cells.pivot_table("cell", keys, "metric", "first", sort=False)[list(METRIC_TITLES)]
+    shown["difference from the paper"] = table.groupby(keys, sort=False)["difference_from_paper"].max()
+    shown = shown.rename(columns=METRIC_TITLES).rename(lambda name: name.replace("_", " "), level="router")
+    text += write_markdown(shown.reset_index().rename(columns={"training_data": "learned from"}))
+    write_atomically(folder / "paper_vs_ours.md", text)
 
 
-def _describe_cell(row: pd.Series, metric: str) -> str:
-    scale, digits = (1, 3) if metric == "apgr_trapezoid" else (100, 1)
+def write_markdown(table: pd.DataFrame) -> str:
+    """Return a table of texts in Markdown, without its index."""
+    lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _describe_cell(row: dict) -> str:
+    scale, digits = (1, 3) if row["metric"] == "apgr_trapezoid" else (100, 1)
     paper, ours, low, high = (f"{scale * row[name]:.{digits}f}" for name in ("paper", "estimate", "low", "high"))
     if row["verdict"] == "not in the paper":
         return f"{ours} [{low}, {high}]"

@@ -1,10 +1,8 @@
 """Fill the README's numbers from the CSVs in ``results/``: ``python -m routing.studies.readme``, after a full run.
 
 A number in prose is written as ``0.689<!--07_two_models/gold_labels.csv|benchmark=MMLU|metric=apgr|estimate|.3f-->``:
-file, the conditions that pick one row, its column, and its format. A table cannot hold such comments, whose bars would
-be read as borders of cells. So tables are filled whole: that of the paper's numbers next to ours is written between
-``<!--paper and ours-->`` and ``<!--end-->``; in that of the notebooks, between ``<!--notebooks-->`` and ``<!--end-->``,
-the last cell of each row is.
+file, the conditions that pick one row, its column, and its format. Tables, where bars are borders of cells, stand
+between a comment and ``<!--end-->``: the paper's numbers next to ours are written whole, of notebooks the last cell.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from routing.studies.inputs import PAIR
-from routing.studies.paper import read_paper_tables
+from routing.studies.paper import read_paper_tables, write_markdown
 from routing.studies.plotting import spell
 
 FOLDER = Path(__file__).parents[2] / "results"
@@ -39,21 +37,13 @@ def write_tables(folder: Path = FOLDER) -> None:
 
 
 def look_up(source: str, folder: Path = FOLDER) -> str:
-    """Return the number that a marker names, formatted.
-
-    Raises
-    ------
-    ValueError
-        The conditions pick no value or several; the message gives the marker.
-    """
+    """Return the number that a marker names, formatted; ValueError with the marker where it picks none or several."""
     file, *conditions, column, style = source.split("|")
     table = pd.read_csv(folder / file, dtype={"notebook": "str"})
     for condition in conditions:
         name, value = condition.split("=", 1)
         values = table[name]
-        table = (
-            table[values == float(value)] if pd.api.types.is_float_dtype(values) else table[values.astype(str) == value]
-        )
+        table = table[values == float(value) if pd.api.types.is_float_dtype(values) else values.astype(str) == value]
     values = table[column].unique()
     if len(values) != 1:
         raise ValueError(f"{len(values)} values instead of one for {source}")
@@ -64,34 +54,21 @@ def compare_table(folder: Path = FOLDER) -> str:
     """Return a table of APGR, the paper's and ours, one row per training set and router, one column per benchmark."""
     both = pd.read_csv(folder / "tables" / "paper_vs_ours.csv")
     both = both[both["metric"] == "apgr_trapezoid"]
-    benchmarks = list(dict.fromkeys(both["benchmark"]))
-    lines = [
-        "| learned from | router | " + " | ".join(f"{name}: paper, ours" for name in benchmarks) + " |",
-        "|" + " --- |" * (2 + len(benchmarks)),
-    ]
-    for (training_data, router), rows in both.groupby(["training_data", "router"], sort=False):
-        cells = []
-        for name in benchmarks:
-            (row,) = rows[rows["benchmark"] == name].itertuples()
-            paper = f"{row.paper:.3f}, " if row.paper == row.paper else ""
-            cells.append(f"{paper}**{row.estimate:.3f}** [{row.low:.3f}, {row.high:.3f}]")
-        lines.append(f"| {training_data} | {spell(router)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def fill_minutes(table: str, folder: Path = FOLDER) -> str:
-    """Return the table of notebooks with the minutes of each as ``minutes.csv`` has them."""
-
-    def replace(row: re.Match) -> str:
-        return f"{row[1]}{look_up(f'tables/minutes.csv|notebook={row[2]}|minutes|.1f', folder)} |"
-
-    return MINUTES.sub(replace, table)
+    paper = both["paper"].map("{:.3f}, ".format).where(both["paper"].notna(), "")
+    ours = [f"**{row.estimate:.3f}** [{row.low:.3f}, {row.high:.3f}]" for row in both.itertuples()]
+    both = both.assign(cell=paper + ours, router=both["router"].map(spell), column=both["benchmark"] + ": paper, ours")
+    table = both.pivot_table("cell", ["training_data", "router"], "column", "first", sort=False)
+    return write_markdown(table.reset_index().rename(columns={"training_data": "learned from"}))
 
 
 def fill(text: str, folder: Path = FOLDER) -> str:
     """Return the text with every marked number, and the tables, as the CSVs have them."""
+
+    def fill_minutes(row: re.Match) -> str:
+        return f"{row[1]}{look_up(f'tables/minutes.csv|notebook={row[2]}|minutes|.1f', folder)} |"
+
     text = NUMBER.sub(lambda match: f"{look_up(match['source'], folder)}<!--{match['source']}-->", text)
-    text = NOTEBOOKS.sub(lambda match: fill_minutes(match[0], folder), text)
+    text = NOTEBOOKS.sub(lambda match: MINUTES.sub(fill_minutes, match[0]), text)
     return TABLE.sub(lambda _: compare_table(folder), text)
 
 

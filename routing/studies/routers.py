@@ -20,6 +20,7 @@ from routing.studies.inputs import Study
 from routing.studies.plotting import plot_lines, plot_points, plot_rows
 
 LEADERBOARD = "Bradley-Terry"  # the router without prompts that the others are compared with
+VERDICTS = {1: "significantly beats", 0: "does not significantly differ from", -1: "is significantly worse than"}
 GAMMAS = {"smoke": (10, 1_000), "quick": (10, 100, 1_000, 10_000), "full": (10, 100, 1_000, 10_000)}
 EPOCHS = {"smoke": 2, "quick": 10, "full": 10}  # ten is the paper's number
 LEARNING_RATES = {"smoke": 3e-3, "quick": 3e-3, "full": 3e-4}  # the paper's; more on the fewer simulated battles
@@ -42,13 +43,7 @@ def compare_on_held_out(study: Study, predicted: Mapping[str, np.ndarray]) -> pd
 def plot_gains(losses: pd.DataFrame, router: str) -> Figure:
     """Draw the gains of `compare_on_held_out`; the title is about the row `router`."""
     row = losses.set_index("name").loc[router]
-    verdict = (
-        "significantly beats"
-        if row["low"] > 0
-        else "is significantly worse than"
-        if row["high"] < 0
-        else "does not significantly differ from"
-    )
+    verdict = VERDICTS[int(row["low"] > 0) - int(row["high"] < 0)]
     title = f"On held-out prompts {router} {verdict} the leaderboard"
     shown = losses[losses["name"] != LEADERBOARD]
     return plot_rows(shown, "gain over the leaderboard (nats per battle, 95 %)", title, reference=0.0)
@@ -123,9 +118,8 @@ def plot_categories(scores: pd.DataFrame) -> Figure:
     agreement = scores[["predicted", "observed"]].corr(method="spearman").iloc[0, 1]
     title = f"Predicted and observed scores of categories have a rank correlation of {agreement:.2f}"
     parts = {"predicted from battles": scores[["group"]].assign(estimate=scores["predicted"])}
-    parts["observed on the benchmark, 95 %"] = scores[["group", "observed", "low", "high"]].rename(
-        columns={"observed": "estimate"}
-    )
+    observed = scores[["group", "observed", "low", "high"]].rename(columns={"observed": "estimate"})
+    parts["observed on the benchmark, 95 %"] = observed
     shown = pd.concat(parts, names=["value"]).reset_index("value").rename(columns={"group": "name"})
     return plot_rows(shown, "score of the strong model against the weak one (a tie is half)", title, group="value")
 
@@ -151,9 +145,8 @@ def plot_batches(table: pd.DataFrame) -> Figure:
 
 def plot_learning_curve(curve: pd.DataFrame) -> Figure:
     """Draw a router's ``learning_curve``: mean and range over seeds of training and validation loss."""
-    losses = curve.rename(columns={"held_out": "validation"}).melt(
-        ["seed", "epoch"], ["training", "validation"], "part"
-    )
+    losses = curve.rename(columns={"held_out": "validation"})
+    losses = losses.melt(["seed", "epoch"], ["training", "validation"], "part")
     table = losses.groupby(["part", "epoch"], sort=False)["value"].agg(loss="mean", low="min", high="max").reset_index()
     validation = table[table["part"] == "validation"].set_index("epoch")["loss"]
     best = validation.idxmin()

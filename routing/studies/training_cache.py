@@ -42,19 +42,14 @@ def hash_sources(module: str) -> str:
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             waiting += [name for name in names if name and name.startswith("routing.")]
-    digest = hashlib.sha256()
-    for name in sorted(sources):
-        digest.update(f"{name} {hashlib.sha256(sources[name]).hexdigest()}\n".encode())
-    return digest.hexdigest()
+    hashes = [f"{name} {hashlib.sha256(sources[name]).hexdigest()}\n" for name in sorted(sources)]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 class RatedRouter(Router):
     """A fitted router's ratings of certain prompts, to be queried like the router itself; what `Training.rate` gives.
 
-    Attributes
-    ----------
-    training_seconds, rating_seconds : float
-        What the fit (without the one it went on from) and the ratings took when they were made.
+    `training_seconds` is what the fit took (without the one it went on from), `rating_seconds` what the ratings took.
     """
 
     def __init__(self, models: tuple[str, ...], nu: float, rows: dict[str, np.ndarray]) -> None:
@@ -65,31 +60,19 @@ class RatedRouter(Router):
         raise TypeError("ratings that were made before cannot be fitted again; make another Training")
 
     def ratings(self, prompts: Prompts) -> np.ndarray:
-        unknown = [prompt for prompt in prompts if prompt not in self._rows]
-        if unknown:
+        if unknown := [prompt for prompt in prompts if prompt not in self._rows]:
             raise ValueError(f"{len(unknown)} of the prompts were not rated, as {unknown[0][:60]!r}; rate them first")
         return np.array([self._rows[prompt] for prompt in prompts]).reshape(-1, len(self.models))
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A router and the battles it learns from; trained when its result is first needed, and never twice.
+    """A router and the battles it learns from; trained when its result is first needed, and never twice."""
 
-    Parameters
-    ----------
-    router : Router
-        With its settings, not fitted; its `fit` takes `start` and `checkpoints`, as a `ClassifierRouter`'s does.
-    battles : DataFrame
-    start : Training, optional
-        Whose fitted router this one goes on from: ``router.fit(battles, start=...)``.
-    folder : Path, optional
-        Of the cache; default ``trainings`` in `cache_folder`.
-    """
-
-    router: Router
+    router: Router  # not fitted; its `fit` takes `start` and `checkpoints`, as a `ClassifierRouter`'s does
     battles: pd.DataFrame
-    start: Training | None = None
-    folder: Path | None = None
+    start: Training | None = None  # whose fitted router this one goes on from
+    folder: Path | None = None  # of the cache; default ``trainings`` in `cache_folder`
 
     @cached_property
     def key(self) -> str:
@@ -114,12 +97,7 @@ class Training:
     def fitted(self) -> Router:
         """The fitted router, from the cache or trained now; a training that was stopped goes on where it was.
 
-        A process that needs what another one is training just now waits for it.
-
-        Raises
-        ------
-        ValueError, FileNotFoundError
-            What the cache holds is damaged, as `load_router`.
+        A process that needs what another one is training just now waits for it. Raises as `load_router`.
         """
         if not (self.entry / "router").exists():
             start = None if self.start is None else self.start.fitted
@@ -133,12 +111,9 @@ class Training:
         return load_router(self.entry / "router")
 
     def rate(self, *prompts: Sequence[str]) -> RatedRouter:
-        """Return ratings of all models on lists of prompts, each list from the cache or rated now.
+        """Return ratings of all models on lists of prompts, each from the cache or rated now.
 
-        Raises
-        ------
-        RuntimeError
-            The cache holds ratings that are damaged; the message names the file.
+        Raises RuntimeError where those in the cache are damaged; the message names the file.
         """
         parts = [self._rate(list(dict.fromkeys(some))) for some in prompts]
         rows = {prompt: row for texts, part in parts for prompt, row in zip(texts, part["ratings"], strict=True)}
@@ -149,14 +124,11 @@ class Training:
         return rated
 
     def _rate(self, texts: list[str]) -> tuple[list[str], dict[str, np.ndarray]]:
-        digest = hashlib.sha256()
-        for text in texts:
-            digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-        path = self.entry / f"ratings-{digest.hexdigest()[:24]}.npz"
+        hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        path = self.entry / f"ratings-{hashlib.sha256(b''.join(hashes)).hexdigest()[:24]}.npz"
         checksum = path.with_suffix(".sha256")
         if not checksum.exists():
-            router = self.fitted
-            begin = time.perf_counter()
+            router, begin = self.fitted, time.perf_counter()
             ratings = router.ratings(texts)
             seconds = time.perf_counter() - begin
             with write_whole(path) as partial, partial.open("wb") as file:
@@ -168,6 +140,5 @@ class Training:
             with np.load(path, allow_pickle=False) as stored:
                 return texts, {name: stored[name] for name in stored.files}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise RuntimeError(
-                f"the ratings {path} are damaged ({error}); delete {self.entry} to train again"
-            ) from error
+            remedy = f"delete {self.entry} to train again"
+            raise RuntimeError(f"the ratings {path} are damaged ({error}); {remedy}") from error

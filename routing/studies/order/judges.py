@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.random import Generator
 from pandas.api.typing import SeriesGroupBy
 
 from routing.battles import count_pairs
@@ -32,9 +33,7 @@ def alike_prompts(arena: SimulatedArena, n_prompts: int = 1) -> pd.DataFrame:
     return pd.DataFrame({"prompt": ["?"] * n_prompts, "topic": arena.topics[0], "difficulty": "medium"})
 
 
-def simulate_judges(
-    arena: SimulatedArena, biases: Mapping[str, float], n_battles: int, rng: np.random.Generator
-) -> pd.DataFrame:
+def simulate_judges(arena: SimulatedArena, biases: Mapping[str, float], n_battles: int, rng: Generator) -> pd.DataFrame:
     """Draw battles in order of display, each judge's own, with columns judge and those of `routing.battles`.
 
     `biases`, by judge, are log-odds added to the rating of the model shown first.
@@ -44,7 +43,7 @@ def simulate_judges(
 
 
 def simulate_both_orders(
-    arena: SimulatedArena, biases: Mapping[str, float], n_items: int, rng: np.random.Generator
+    arena: SimulatedArena, biases: Mapping[str, float], n_items: int, rng: Generator
 ) -> pd.DataFrame:
     """Query judges who never say tie about the same two answers in both orders; columns are those of `read_llmbar`."""
     items, prompts = arena.sample_battles(alike_prompts(arena), n_items, rng), alike_prompts(arena, n_items)
@@ -61,9 +60,7 @@ def simulate_both_orders(
     return pd.concat(parts, ignore_index=True)
 
 
-def load_judges(
-    profile: str, arena: SimulatedArena, rng: np.random.Generator
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def load_judges(profile: str, arena: SimulatedArena, rng: Generator) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Return battles by judge, people's votes of 2025, and answers in both orders.
 
     "full" reads real ones; else judges with `BIASES` are simulated on `arena`, without topics and votes of 2025.
@@ -183,7 +180,7 @@ def show_each_first(battles: pd.DataFrame) -> pd.DataFrame:
 
 
 def recover_known_bias(
-    arena: SimulatedArena, bias: float, model: str, n_battles: int, rng: np.random.Generator
+    arena: SimulatedArena, bias: float, model: str, n_battles: int, rng: Generator
 ) -> tuple[pd.DataFrame, PositionEffectFit]:
     """Fit ratings with and without the first-answer term where one model is always shown first and the truth is known.
 

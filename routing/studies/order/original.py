@@ -13,6 +13,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
@@ -226,7 +227,7 @@ def fit_pivot_tables(battles: pd.DataFrame) -> pd.Series:
     return pd.Series(elo, index=pd.Index(models, name="model"))
 
 
-def bootstrap_written_cells(battles: pd.DataFrame, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
+def bootstrap_written_cells(battles: pd.DataFrame, n_resamples: int, rng: Generator) -> np.ndarray:
     """Return ratings refitted to resampled battles, as `bootstrap_ratings`, but of ordered cells [Chiang24].
 
     Counts of the distinct (first model, second model, outcome) are drawn. The same battles swapped are other cells, so

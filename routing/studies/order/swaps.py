@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
+from numpy.random import Generator
 
 from routing.battles import count_pairs, swap_battles
 from routing.evaluation.call_curve import CallCurve, bootstrap_metrics, call_curve
@@ -24,18 +25,8 @@ from routing.routers.causal import CausalLMRouter
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.leaderboard import online_elo
+from routing.studies.order import original
 from routing.studies.order.judges import alike_prompts, mean_interval
-from routing.studies.order.original import (
-    EloRouter,
-    FixedPairRouter,
-    OriginalSimilarityRouter,
-    TiesToWeakRouter,
-    bootstrap_written_cells,
-    curve_at_quantiles,
-    curve_by_rows,
-    fit_pivot_tables,
-    fit_rows,
-)
 from routing.studies.order.original_classifiers import ScoreTokenRouter, ThreeLabelRouter
 from routing.studies.paper import calls_cost_usd
 from routing.studies.plotting import plot_heatmaps, plot_lines, plot_rows
@@ -85,11 +76,14 @@ def vector_forms(n_tiers: int, n_epochs: int, batch_size: int) -> dict[str, Form
 
     return {
         "similarity weighting": (
-            lambda *pair: OriginalSimilarityRouter(*pair, n_tiers=n_tiers),
+            lambda *pair: original.OriginalSimilarityRouter(*pair, n_tiers=n_tiers),
             lambda *_: SimilarityRouter(n_tiers=n_tiers),
         ),
-        "matrix factorization": (lambda *pair: FixedPairRouter(factorization(), *pair), factorization),
-        "outcomes with ties": (lambda *_: TiesToWeakRouter(BradleyTerryRouter()), lambda *_: BradleyTerryRouter()),
+        "matrix factorization": (lambda *pair: original.FixedPairRouter(factorization(), *pair), factorization),
+        "outcomes with ties": (
+            lambda *_: original.TiesToWeakRouter(BradleyTerryRouter()),
+            lambda *_: BradleyTerryRouter(),
+        ),
     }
 
 
@@ -102,16 +96,16 @@ def text_forms() -> dict[str, Forms]:
 
 def audit_forms(
     forms: Mapping[str, Forms], battles: pd.DataFrame, prompts: Prompts, pair: Pair, embeddings: np.ndarray | None,
-    quality: Quality, seed: int = 0, original: str = ROUTELLM,
-    original_curve: Callable[..., CallCurve] = curve_at_quantiles,
+    quality: Quality, seed: int = 0, form: str = ROUTELLM,
+    original_curve: Callable[..., CallCurve] = original.curve_at_quantiles,
 ) -> pd.DataFrame:  # fmt: skip
     """Return `audit_order` of both forms of each router, after columns router and kind; arguments as there.
 
-    The kind of the first form is `original`, and `original_curve` evaluates it; the second is "fixed", by `call_curve`.
+    The kind of the first form is `form`, and `original_curve` evaluates it; the second is "fixed", by `call_curve`.
     """
     audits = []
     for name, both in forms.items():
-        for kind, make, curve in zip((original, FIXED), both, (original_curve, call_curve), strict=True):
+        for kind, make, curve in zip((form, FIXED), both, (original_curve, call_curve), strict=True):
             options = {"embeddings": embeddings, "quality": quality, "make_curve": curve, "seed": seed}
             audits.append(audit_order(make, battles, prompts, pair, **options))
             audits[-1].insert(0, "kind", kind)
@@ -128,25 +122,25 @@ def audit_leaderboards(
     ends of its intervals take the place of ratings, of models with `min_battles` in each column.
     """
 
-    def upper_ends(table: pd.DataFrame, original: bool) -> pd.Series:
+    def upper_ends(table: pd.DataFrame, written: bool) -> pd.Series:
         counts, rng = count_pairs(table), np.random.default_rng(seed)
-        resampled = bootstrap_written_cells(table, 20, rng) if original else bootstrap_ratings(counts, 20, rng)
+        resampled = original.bootstrap_written_cells(table, 20, rng) if written else bootstrap_ratings(counts, 20, rng)
         return pd.Series(ELO_PER_LOG_ODDS * np.quantile(resampled, 0.975, axis=0), index=counts.models)
 
     first, second = (battles.groupby(side)[side].transform("size") for side in ("model_a", "model_b"))
     often = battles[(first >= min_battles) & (second >= min_battles)]
     decided = battles[battles["winner"] != "tie"]
-    fixed_ends = partial(EloRouter, partial(upper_ends, original=False))
+    fixed_ends = partial(original.EloRouter, partial(upper_ends, written=False))
     parts = {
-        "ratings, pivot tables": (fit_pivot_tables, BradleyTerryRouter, battles),
+        "ratings, pivot tables": (original.fit_pivot_tables, BradleyTerryRouter, battles),
         "ratings, online Elo": (online_elo, BradleyTerryRouter, battles),
-        "ratings, rows without ties": (fit_rows, BradleyTerryRouter, decided),
-        "intervals, bootstrap": (partial(upper_ends, original=True), fixed_ends, often),
+        "ratings, rows without ties": (original.fit_rows, BradleyTerryRouter, decided),
+        "intervals, bootstrap": (partial(upper_ends, written=True), fixed_ends, often),
     }
     audits = []
     for name, (fit_elo, fixed, table) in parts.items():
-        forms = {name: (lambda *_, fit=fit_elo: EloRouter(fit), lambda *_, make=fixed: make())}
-        audits.append(audit_forms(forms, table, prompts, pair, None, quality, seed, ARENA, curve_by_rows))
+        forms = {name: (lambda *_, fit=fit_elo: original.EloRouter(fit), lambda *_, make=fixed: make())}
+        audits.append(audit_forms(forms, table, prompts, pair, None, quality, seed, ARENA, original.curve_by_rows))
     return pd.concat(audits, ignore_index=True)
 
 
@@ -167,7 +161,7 @@ def plot_audit(audit: pd.DataFrame) -> Figure:
 
 def score_orders(
     make_router: RouterMaker, battles: pd.DataFrame, embeddings: np.ndarray, prompts: Mapping[str, np.ndarray],
-    pair: Pair, rng: np.random.Generator,
+    pair: Pair, rng: Generator,
 ) -> Scores:  # fmt: skip
     """Return log-odds that the strong model wins, fitted to the battles in every order of `reorder_battles`.
 
@@ -185,7 +179,7 @@ def score_orders(
 
 
 def compare_decisions(
-    scores: Mapping[str, Scores], shares: np.ndarray, n_resamples: int, rng: np.random.Generator
+    scores: Mapping[str, Scores], shares: np.ndarray, n_resamples: int, rng: Generator
 ) -> pd.DataFrame:
     """Return `bootstrap_decisions` between the battles as displayed and all swapped, by kind and benchmark."""
     parts = []
@@ -207,7 +201,7 @@ def plot_decisions(table: pd.DataFrame) -> Figure:
 
 def draw_decisions(
     makers: Mapping[str, RouterMaker], battles: pd.DataFrame, embeddings: np.ndarray, prompts: np.ndarray,
-    pair: Pair, sizes: tuple[int, int], n_draws: int, rng: np.random.Generator,
+    pair: Pair, sizes: tuple[int, int], n_draws: int, rng: Generator,
 ) -> pd.DataFrame:  # fmt: skip
     """Return the decisions changed by swapping all rows, on several draws of so many battles and so many prompts.
 
@@ -242,7 +236,7 @@ def plot_draws(table: pd.DataFrame, published: float | None = None) -> Figure:
 
 
 def measure_consequences(
-    scores: Mapping[str, Scores], quality: Mapping[str, Quality], n_resamples: int, rng: np.random.Generator
+    scores: Mapping[str, Scores], quality: Mapping[str, Quality], n_resamples: int, rng: Generator
 ) -> pd.DataFrame:
     """Return what another order of the battles does to APGR and the bill; `scores` by kind, `quality` by benchmark.
 
@@ -268,10 +262,10 @@ def select_row_orders(consequences: pd.DataFrame) -> pd.DataFrame:
 
 def plot_consequences(consequences: pd.DataFrame) -> Figure:
     """Draw the change of APGR by other orders of the rows, a panel per benchmark; the fixed form once."""
-    original = select_row_orders(consequences)
+    rows = select_row_orders(consequences)
     fixed = consequences[(consequences["kind"] == FIXED) & (consequences["order"] == "all rows")]
-    title = f"Another order of rows changes RouteLLM's APGR by at most {original['difference'].abs().max():.3f}"
-    shown = pd.concat([original, fixed]).rename(columns={"difference": "estimate"})
+    title = f"Another order of rows changes RouteLLM's APGR by at most {rows['difference'].abs().max():.3f}"
+    shown = pd.concat([rows, fixed]).rename(columns={"difference": "estimate"})
     shown = shown.assign(name=shown["kind"] + ": " + shown["order"], text=[f"{d:+.3f}" for d in shown["estimate"]])
     return plot_rows(shown, "change of APGR (95 %)", title, panel="benchmark", reference=0.0)
 
@@ -311,7 +305,7 @@ def level_tiers(arena: SimulatedArena, n_tiers: int) -> SimulatedArena:
 
 def same_tier_bias(
     arena: SimulatedArena, n_tiers: int, pair: Pair, shares: Sequence[float], n_across: int, n_draws: int,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> pd.DataFrame:  # fmt: skip
     """Return P(strong wins) minus the truth, as battles within a tier are added to `n_across` between tiers.
 
@@ -329,7 +323,7 @@ def same_tier_bias(
         for share, count in n_within.items():
             table = pd.concat([across, within[:count]], ignore_index=True)
             vectors = np.ones((len(table), 2))
-            forms = {ROUTELLM: OriginalSimilarityRouter(*pair, gamma=1.0, n_tiers=n_tiers)}
+            forms = {ROUTELLM: original.OriginalSimilarityRouter(*pair, gamma=1.0, n_tiers=n_tiers)}
             forms[FIXED] = SimilarityRouter(gamma=1.0, n_tiers=n_tiers)
             for name, router in forms.items():
                 p_strong = router.fit(table, vectors).win_probability(vectors[:1], *pair)[0]
@@ -348,7 +342,7 @@ def plot_bias(table: pd.DataFrame) -> Figure:
 
 
 def _draw_decided(
-    arena: SimulatedArena, n_across: int, n_within: int, rng: np.random.Generator
+    arena: SimulatedArena, n_across: int, n_within: int, rng: Generator
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return battles without ties between models of different and of the same rating."""
     rating = dict(zip(arena.models, arena.mean_ratings, strict=True))

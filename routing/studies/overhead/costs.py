@@ -41,36 +41,28 @@ def fit_routers(profile: str, seed: int, sets: TrainingSets) -> dict[str, Router
 def throughput_table(timings: pd.DataFrame) -> pd.DataFrame:
     """Return requests per second of each router and batch size.
 
-    Returns
-    -------
-    DataFrame
-        router, batch, requests_per_s (median of the runs), low, high (slowest and fastest run), encoding_share (of the
-        time).
+    Columns are router, batch, requests_per_s (median of the runs), low, high (slowest and fastest run), encoding_share
+    (of the time).
     """
-    runs = timings.groupby(["router", "run", "batch"], sort=False)
-    sums = runs[["seconds", "encoding_s"]].sum()
-    per_s = (runs.size() * sums.index.get_level_values("batch") / sums["seconds"]).groupby(
-        ["router", "batch"], sort=False
-    )
-    shares = sums.groupby(["router", "batch"], sort=False).sum()
-    table = pd.DataFrame({"requests_per_s": per_s.median(), "low": per_s.min(), "high": per_s.max()})
-    return table.assign(encoding_share=shares["encoding_s"] / shares["seconds"]).reset_index()
+    by = timings.assign(requests=timings["batch"]).groupby(["router", "run", "batch"], sort=False)
+    runs = by[["requests", "seconds", "encoding_s"]].sum()
+    per_s = (runs["requests"] / runs["seconds"]).groupby(["router", "batch"], sort=False)
+    table = per_s.agg(requests_per_s="median", low="min", high="max")
+    sums = runs.groupby(["router", "batch"], sort=False).sum()
+    return table.assign(encoding_share=sums["encoding_s"] / sums["seconds"]).reset_index()
 
 
-def latency_table(timings: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+def latency_table(timings: pd.DataFrame) -> pd.DataFrame:
     """Return the milliseconds of single requests that half of them, and all but one in a hundred, do not exceed.
 
-    Returns
-    -------
-    DataFrame
-        router, quantile (0.5, 0.99), latency_ms, low, high (interval from order statistics; missing where there are too
-        few requests for one), n_requests.
+    Columns are router, quantile (0.5, 0.99), latency_ms, low, high (95 % from order statistics; missing where there are
+    too few requests for one), n_requests.
     """
     rows = []
     for router, single in timings[timings["batch"] == 1].groupby("router", sort=False):
         latency_ms = 1e3 * single["seconds"].to_numpy()
         for quantile in (0.5, 0.99):
-            interval = quantile_test(latency_ms, p=quantile).confidence_interval(level)
+            interval = quantile_test(latency_ms, p=quantile).confidence_interval(0.95)
             rows.append((router, quantile, np.quantile(latency_ms, quantile), *interval, len(latency_ms)))
     return pd.DataFrame(rows, columns=["router", "quantile", "latency_ms", "low", "high", "n_requests"])
 
@@ -83,9 +75,7 @@ def usd_per_million(requests_per_s: float | pd.Series, usd_per_hour: float | pd.
 def cost_table(speed: pd.DataFrame, usd_per_core_hour: float) -> pd.DataFrame:
     """Return the dollars for a million requests, one at a time and in the largest batches, and the paper's.
 
-    Returns
-    -------
-    DataFrame with columns router, series, usd_per_million, low, high (missing for the paper's)
+    Columns are router, series, usd_per_million, low, high (missing for the paper's).
     """
     here = speed[speed["batch"].isin([1, speed["batch"].max()])].copy()
     here["series"] = "here, batches of " + here["batch"].astype(str)
@@ -93,9 +83,6 @@ def cost_table(speed: pd.DataFrame, usd_per_core_hour: float) -> pd.DataFrame:
         here[column] = usd_per_million(speed[per_s], usd_per_core_hour)
     columns = ["router", "series", "usd_per_million", "low", "high"]
     return pd.concat([here, PAPER_OVERHEAD.assign(series="the paper")], ignore_index=True)[columns]
-
-
-# -- figures ----------------------------------------------------------------------------------------------------------
 
 
 def plot_throughput(table: pd.DataFrame) -> Figure:

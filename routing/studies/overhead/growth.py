@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.random import Generator
 
 from routing.battles import WINNERS
 from routing.routers.base import BradleyTerryRouter, Router
@@ -24,35 +25,25 @@ VOTES = Path(__file__).parents[3] / "results" / "benchmarks" / "scale_votes.csv"
 SIZES = {
     "smoke": {"battles": (1_000, 10_000), "models": (2, 10), "width": (64, 128)},
     "quick": {"battles": (1_000, 10_000, 100_000), "models": (2, 10, 100), "width": (64, 384, 1536)},
-    "full": {
-        "battles": (1_000, 10_000, 100_000, 1_000_000),
-        "models": (2, 10, 100, 1_000),
-        "width": (64, 192, 384, 768, 1536),
-    },
+    "full": {"battles": (1_000, 10_000, 100_000, 1_000_000), "models": (2, 10, 100, 1_000)},
 }
-BASE = {
-    "smoke": {"battles": 1_000, "models": 64, "width": 128},
-    **dict.fromkeys(("quick", "full"), {"battles": 10_000, "models": 64, "width": 128}),
-}
+SIZES["full"]["width"] = (64, 192, 384, 768, 1536)
+BASE = {name: {"battles": 10_000, "models": 64, "width": 128} for name in SIZES}
+BASE["smoke"]["battles"] = 1_000
 BATCH, N_BATCHES = 16, 20  # requests rated at once, and how often
 PATIENCE_S = 1.0  # no further run of what has taken so long
+STEPS = {"fit": "fit to all battles", "request": "request, beyond encoding"}
+NO_TIERS = "similarity_weighting, no tiers"
 
 
-def random_battles(
-    n_battles: int, n_models: int, width: int, rng: np.random.Generator
-) -> tuple[pd.DataFrame, np.ndarray]:
+def random_battles(n_battles: int, n_models: int, width: int, rng: Generator) -> tuple[pd.DataFrame, np.ndarray]:
     """Return battles of random models, won at random, on different prompts, and their unit vectors."""
     names = np.array([f"model {number:04d}" for number in range(n_models)], dtype=object)
     first = rng.integers(n_models, size=n_battles)
     second = (first + rng.integers(1, n_models, size=n_battles)) % n_models
-    battles = pd.DataFrame(
-        {
-            "prompt": [f"prompt {number}" for number in range(n_battles)],
-            "model_a": names[first],
-            "model_b": names[second],
-            "winner": rng.choice(WINNERS, size=n_battles),
-        }
-    )
+    battles = pd.DataFrame({"model_a": names[first], "model_b": names[second]})
+    battles["winner"] = rng.choice(WINNERS, size=n_battles)
+    battles["prompt"] = [f"prompt {number}" for number in range(n_battles)]
     vectors = rng.standard_normal((n_battles, width), dtype=np.float32)
     for row in vectors:  # in place: a million of them are as large as memory may be
         row /= np.sqrt(row @ row)
@@ -66,7 +57,7 @@ def _routers(grows: str) -> dict[str, Router]:
         "matrix_factorization": MatrixFactorizationRouter(prior_strength=1.0, n_seeds=1, n_epochs=1),
     }
     if grows == "models":
-        routers["similarity_weighting, no tiers"] = SimilarityRouter(n_tiers=None, prior_strength=1.0)
+        routers[NO_TIERS] = SimilarityRouter(n_tiers=None, prior_strength=1.0)
     return routers
 
 
@@ -81,22 +72,11 @@ def _seconds(function: Callable, n_runs: int) -> np.ndarray:
 
 
 def time_growth(sizes: Mapping[str, Sequence[int]], base: Mapping[str, int], n_runs: int, seed: int) -> pd.DataFrame:
-    """Time a fit and a request while one of battles, models and width grows.
+    """Time fits `n_runs` times, and requests, while one of "battles", "models" and "width" grows through `sizes`.
 
-    Parameters
-    ----------
-    sizes : dict
-        "battles", "models", "width": the sizes to time.
-    base : dict
-        The size of each while another grows.
-    n_runs : int
-        How often a fit is timed; batches of requests `N_BATCHES` times.
-
-    Returns
-    -------
-    DataFrame
-        grows, size, router, step ("fit": on all battles, of matrix factorization one epoch; "request": from a vector to
-        the ratings of all models, in batches of `BATCH`), seconds (median), low, high (of the runs), n_runs.
+    `base` has the size of each while another grows. Columns are grows, size, router, step ("fit": on all battles, of
+    matrix factorization one epoch; "request": from a vector to the ratings of all models, in `N_BATCHES` batches of
+    `BATCH`), seconds (median), low, high (of the runs), n_runs.
     """
     battles, vectors = random_battles(200, 4, 8, np.random.default_rng(seed))
     for router in _routers("models").values():  # libraries load some of their parts when first used
@@ -118,27 +98,16 @@ def time_growth(sizes: Mapping[str, Sequence[int]], base: Mapping[str, int], n_r
     return pd.DataFrame(rows, columns=["grows", "size", "router", "step", "seconds", "low", "high", "n_runs"])
 
 
-# -- figures ----------------------------------------------------------------------------------------------------------
-
-STEPS = {"fit": "fit to all battles", "request": "request, beyond encoding"}
-NO_TIERS = "similarity_weighting, no tiers"
-
-
 def plot_growth(table: pd.DataFrame, encoding_s: float) -> Figure:
-    """Draw time to fit and time of a request, one panel for each thing that grows; `table` as `time_growth`.
-
-    `encoding_s` is what the encoder takes for a prompt, drawn as a line.
-    """
+    """Draw the table of `time_growth`; `encoding_s`, what the encoder takes for a prompt, is a line."""
     rows = table[(table["grows"] == "battles") & (table["step"] == "request")]
     lines = rows.pivot(index="size", columns="router", values="seconds")["similarity_weighting"]
     factor, more = lines.iloc[-1] / lines.iloc[0], lines.index[-1] // lines.index[0]
     title = f"A request of similarity weighting takes {factor:,.2g} times as long with {more:,} times the battles"
     panels = table.assign(panel=table["step"].map(STEPS) + ", by " + table["grows"]).sort_values("step", kind="stable")
     styles = {NO_TIERS: {**ROUTER_STYLES["similarity_weighting"], "linestyle": ":", "markerfacecolor": "white"}}
-    labels = ("size", "seconds")
-    figure = plot_lines(
-        panels, "size", "seconds", labels, title, by="router", panel="panel", styles=styles, log_x=True, log_y=True
-    )
+    options = {"by": "router", "panel": "panel", "styles": styles, "log_x": True, "log_y": True}
+    figure = plot_lines(panels, "size", "seconds", ("size", "seconds"), title, **options)
     for axis in figure.axes:
         axis.set_xticks(sizes := axis.lines[0].get_xdata(), [f"{size:,.0f}" for size in sizes], fontsize=8)
         axis.minorticks_off()
@@ -151,8 +120,7 @@ def plot_cluster_growth(table: pd.DataFrame) -> Figure:
     """Draw seconds from shards of votes to ratings, one line per number of workers; `table` as `VOTES`."""
     last = table.sort_values(["battles", "workers"]).iloc[-1]
     title = f"{last['workers']:.0f} workers turn {last['battles']:,.0f} votes into ratings in {last['median_s']:.0f} s"
-    shown = table.assign(
-        low=table["least_s"], high=table["greatest_s"], by=table["workers"].map({1: "1 worker", 2: "2 workers"})
-    )
+    shown = table.rename(columns={"least_s": "low", "greatest_s": "high"})
+    shown["by"] = table["workers"].map({1: "1 worker", 2: "2 workers"})
     labels = ("battles", "seconds from shards to ratings")
     return plot_lines(shown, "battles", "median_s", labels, title, by="by", log_x=True, log_y=True)

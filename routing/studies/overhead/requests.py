@@ -53,11 +53,8 @@ def route(router: Router, prompts: Sequence[str], pair: tuple[str, str]) -> np.n
 def time_requests(router: Router, workload: Workload) -> pd.DataFrame:
     """Time every batch, in this process.
 
-    Returns
-    -------
-    DataFrame
-        One row per batch: batch (its size), run, seconds, and encoding_s, those of them in which the encoder or
-        transformer turned text into vectors.
+    One row per batch: batch (its size), run, seconds, and encoding_s, those of them in which the encoder or transformer
+    turned text into vectors.
     """
     stream = itertools.cycle(workload.prompts)
     rows = []
@@ -75,20 +72,16 @@ def time_requests(router: Router, workload: Workload) -> pd.DataFrame:
 @contextmanager
 def _timed_encoding(router: Router) -> Iterator[list[float]]:
     """Append the seconds of each call in which the router turns text into vectors to the list."""
-    steps = []
-    if isinstance(router, EmbeddingRouter):
-        steps = [(router, "_vectors")]
-    elif hasattr(router, "model"):  # a classifier: tokenizer and transformer
+    steps, seconds = [(router, "_vectors")] if isinstance(router, EmbeddingRouter) else [], []
+    if hasattr(router, "model"):  # a classifier: tokenizer and transformer
         steps = [(router, "_tokenize"), (router.model, "vectors")]
-    seconds: list[float] = []
 
     def timed(function: Callable) -> Callable:
         def call(*arguments: Any, **settings: Any) -> Any:
             start = time.perf_counter()
-            try:
-                return function(*arguments, **settings)
-            finally:
-                seconds.append(time.perf_counter() - start)
+            result = function(*arguments, **settings)
+            seconds.append(time.perf_counter() - start)
+            return result
 
         return call
 
@@ -115,14 +108,10 @@ def measure_saved(folder: Path, workload: Workload) -> tuple[pd.DataFrame, float
 
 
 def measure_routers(routers: Mapping[str, Router], workload: Workload) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Measure time and memory of fitted routers, each saved and loaded again in a fresh process.
+    """Return timings and memory of fitted routers, each saved and loaded again in a fresh process.
 
-    Returns
-    -------
-    timings : DataFrame
-        router, and the columns of `time_requests`.
-    memory : DataFrame
-        One row per router: router, resident_mib (see `measure_saved`), saved_mib (size of its files).
+    Timings have router and the columns of `time_requests`; memory has router, resident_mib (see `measure_saved`),
+    saved_mib (size of its files).
     """
     timings, memory = {}, []
     for name, router in routers.items():

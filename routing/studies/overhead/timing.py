@@ -22,15 +22,8 @@ STATUS = Path("/proc/self/status")  # Linux
 def run_on_one_core(function: Callable, *arguments: Any) -> Any:
     """Return ``function(*arguments)`` from a fresh process whose numerical libraries have one thread each.
 
-    Parameters
-    ----------
-    function : callable
-        Of a module that can be imported by name, not of a script; it, the arguments and the result are pickled.
-
-    Raises
-    ------
-    RuntimeError
-        The process failed; the message ends in its error.
+    The function is of a module that can be imported, not of a script; it, arguments and result are pickled. Raises
+    RuntimeError where the process failed; the message ends in its error.
     """
     path = os.pathsep.join([str(PACKAGE_FOLDER.parent), sys.path[0]])  # the second is the folder of a script
     environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": path}

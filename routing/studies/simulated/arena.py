@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from scipy.special import expit
 
 from routing.battles import WINNERS
@@ -40,6 +41,7 @@ PRICES_USD_PER_MILLION = {
     "gemini-1.5-pro-api-0514": (3.50, 10.50),
 }
 
+Names = str | Sequence[str]  # one model for all prompts, or one for each
 SLOPES = np.array([0.4, 1.0, 1.6])  # by difficulty; mean 1. The harder the prompt, the further models are apart
 BENCHMARK_SKILL = 0.6  # log-odds of a right answer per log-odds of rating
 BENCHMARK_EASE = np.array([2.0, 1.0, 0.0])  # log-odds that a model of rating 0 is right, by difficulty
@@ -59,7 +61,7 @@ class SimulatedArena:
     topic_offsets: np.ndarray  # (n_models, n_topics), log-odds, each row of mean 0
     nu: float  # of Davidson's model
 
-    def sample_prompts(self, n_prompts: int, rng: np.random.Generator) -> pd.DataFrame:
+    def sample_prompts(self, n_prompts: int, rng: Generator) -> pd.DataFrame:
         """Draw distinct prompts, as `draw_prompts`."""
         return draw_prompts(n_prompts, rng)
 
@@ -70,24 +72,18 @@ class SimulatedArena:
         return slope[:, None] * (self.mean_ratings + self.topic_offsets.T[topic])
 
     def outcome_probability(
-        self,
-        prompts: pd.DataFrame,
-        model_a: str | Sequence[str],
-        model_b: str | Sequence[str],
-        first_answer_bias: float = 0.0,
+        self, prompts: pd.DataFrame, model_a: Names, model_b: Names, first_answer_bias: float = 0.0
     ) -> np.ndarray:
         """Return the true P(a wins), P(tie), P(b wins), shape (n_prompts, 3), when a's answer is shown first.
 
-        Models are one for all prompts, or one for each; the bias is log-odds added to the rating of the first.
+        The bias is log-odds added to the rating of the first.
         """
-        theta = self.ratings(prompts)  # (n_prompts, n_models)
-        rating_a, rating_b = (
-            theta[np.arange(len(theta)), self._positions(model, len(theta))] for model in (model_a, model_b)
-        )
+        theta, row = self.ratings(prompts), np.arange(len(prompts))  # (n_prompts, n_models)
+        rating_a, rating_b = (theta[row, self._positions(model, len(theta))] for model in (model_a, model_b))
         return outcome_probability(rating_a - rating_b + first_answer_bias, "davidson", self.nu)
 
     def sample_battles(
-        self, prompts: pd.DataFrame, n_battles: int, rng: np.random.Generator, first_answer_bias: float = 0.0
+        self, prompts: pd.DataFrame, n_battles: int, rng: Generator, first_answer_bias: float = 0.0
     ) -> pd.DataFrame:
         """Draw a battle table: every prompt equally often (give or take one), all pairs and both orders equally likely.
 
@@ -105,7 +101,7 @@ class SimulatedArena:
         battles = {"prompt": asked["prompt"].to_numpy(), "model_a": names[first], "model_b": names[second]}
         return pd.DataFrame({**battles, "winner": np.array(WINNERS, dtype=object)[outcome]})
 
-    def sample_benchmark(self, prompts: pd.DataFrame, rng: np.random.Generator) -> BenchmarkTable:
+    def sample_benchmark(self, prompts: pd.DataFrame, rng: Generator) -> BenchmarkTable:
         """Draw one graded answer of every model to every prompt, and what it cost.
 
         An answer is right (1, else 0) with log-odds ``BENCHMARK_SKILL * rating + BENCHMARK_EASE[difficulty]``. It
@@ -121,16 +117,14 @@ class SimulatedArena:
         tables = (pd.DataFrame(values, columns=list(self.models)) for values in (quality, cost))
         return BenchmarkTable(prompts.reset_index(drop=True), *tables)
 
-    def _positions(self, models: str | Sequence[str], n_prompts: int) -> np.ndarray:
+    def _positions(self, models: Names, n_prompts: int) -> np.ndarray:
         """Return the number of each prompt's model, shape (n_prompts,)."""
         names = [models] * n_prompts if isinstance(models, str) else list(models)
         if len(names) != n_prompts:
             raise ValueError(f"{len(names)} models for {n_prompts} prompts; give one name, or one for each prompt")
-        positions = pd.Index(self.models).get_indexer(names)
-        if (positions < 0).any():
-            unknown = names[int(np.argmin(positions))]
-            raise ValueError(f"no model {unknown!r} in the arena; it has {', '.join(self.models)}")
-        return positions
+        if unknown := set(names) - set(self.models):
+            raise ValueError(f"no model {min(unknown)!r} in the arena; it has {', '.join(self.models)}")
+        return pd.Index(self.models).get_indexer(names)
 
 
 def _encode(prompts: pd.DataFrame, column: str, names: tuple[str, ...]) -> np.ndarray:

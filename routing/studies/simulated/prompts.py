@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 
 DIFFICULTIES = ("easy", "medium", "hard")
 
@@ -45,21 +46,21 @@ def _fill(template: str, number: int) -> str:
     return template.format(**words)
 
 
-def _draw_requests(templates: list[str], n_requests: int, rng: np.random.Generator) -> list[str]:
+def _draw_requests(templates: list[str], n_requests: int, rng: Generator) -> list[str]:
     """Return distinct requests, about as many from each template, until its fillings are used up."""
     fillings = [[(template, number) for number in rng.permutation(_count_fillings(template))] for template in templates]
     in_turn = (choice for turn in zip_longest(*fillings) for choice in turn if choice is not None)
     return [_fill(template, int(number)) for template, number in islice(in_turn, n_requests)]
 
 
-def _add_asides(request: str, topic: str, rng: np.random.Generator) -> str:
+def _add_asides(request: str, topic: str, rng: Generator) -> str:
     """Return the request as people send it: one in four after a greeting, two in five with a sentence or two more."""
     greeting = [rng.choice(read_parts()["greetings"])] if rng.random() < 0.25 else []
     asides = rng.choice(read_parts()["asides"][topic], size=rng.choice(3, p=[0.6, 0.3, 0.1]), replace=False)
     return " ".join([*greeting, request, *asides])
 
 
-def draw_prompts(n_prompts: int, rng: np.random.Generator) -> pd.DataFrame:
+def draw_prompts(n_prompts: int, rng: Generator) -> pd.DataFrame:
     """Draw distinct prompts in random order, as many of each topic and difficulty as of any other (give or take one).
 
     Columns are prompt, topic (a key of the templates) and difficulty (one of `DIFFICULTIES`). Raises a ValueError for

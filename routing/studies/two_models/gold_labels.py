@@ -85,9 +85,9 @@ def gold_vectors(tables: Benchmarks) -> Vectors:
     """
     prompts = {benchmark: table.prompts["prompt"].tolist() for benchmark, table in tables.items()}
     encoders = {"last layer": PromptEncoder(), "layer 4": PromptEncoder(n_layers=4, max_length=256)}
-    vectors = {
-        kind: {name: encoder.encode(texts) for name, texts in prompts.items()} for kind, encoder in encoders.items()
-    }
+    vectors = {}
+    for kind, encoder in encoders.items():
+        vectors[kind] = {name: encoder.encode(texts) for name, texts in prompts.items()}
     layer = vectors["layer 4"]
     surface = {name: add_surface(layer[name], texts, SURFACE_WEIGHT) for name, texts in prompts.items()}
     return {**vectors, "layer 4 and surface": surface}
@@ -111,11 +111,8 @@ def label_battles(table: BenchmarkTable, rule: str = "gain") -> pd.DataFrame:
 
 
 def _candidates(vectors: Vectors, *benchmarks: str) -> dict[str, Candidate]:
-    """Return a candidate for every kind of vector and every gamma, on the prompts of these benchmarks in this order.
-
-    The prior is just strong enough to hold the rating of a prompt that resembles none.
-    """
-    make_router = partial(SimilarityRouter, n_tiers=None, prior_strength=0.1, ties="half")
+    """Return a candidate for every kind of vector and every gamma, on the prompts of these benchmarks in this order."""
+    make_router = partial(SimilarityRouter, n_tiers=None, prior_strength=0.1, ties="half")  # a prompt may resemble none
     candidates = {}
     for kind, seen in vectors.items():
         embeddings = np.concatenate([seen[name] for name in benchmarks])
@@ -141,7 +138,7 @@ def cross_validate_gold(
     margins = []
     for _ in range(n_repeats):
         folds = assign_folds(battles["prompt"].to_numpy(), N_FOLDS, rng)
-        margin, chosen = cross_validation.nested_margin(candidates, battles, folds, *PAIR, rng, n_inner_folds=3)
+        margin, chosen = cross_validation.nested_margin(candidates, battles, folds, *PAIR, rng)
         margins.append(GoldMargin(benchmark, "5 folds", max(chosen, key=chosen.count), margin))
     return margins
 
@@ -185,7 +182,7 @@ def transfer_gold(sources: Benchmarks, benchmark: str, vectors: Vectors, rng: Ge
 def evaluate_gold(margins: list[GoldMargin], tables: Benchmarks, n_resamples: int, rng: Generator) -> pd.DataFrame:
     """Return metrics of each margin with intervals over its prompts, averaged over repeats.
 
-    The columns are benchmark, labels, metric, estimate, low, high, chosen (of the first repeat).
+    Columns are benchmark, labels, metric, estimate, low, high, chosen (of the first repeat).
     """
     parts = []
     for item in margins:

@@ -25,11 +25,11 @@ from routing.routers.similarity import SimilarityRouter
 from routing.studies.inputs import PAIR, Study, TrainingSets, title_name
 from routing.studies.paper import PAPER_SIMILARITY, PUBLISHED_SETS, calls_cost_usd, match_paper
 from routing.studies.plotting import ROUTER_STYLES, plot_heatmaps, plot_lines, plot_rows, spell
+from routing.studies.routers import LEARNING_RATES
 
 PRIOR = 0.1  # so weak that only a model without a win is held; the paper drops none of its 64
 COMMERCIAL_ROUTERS = ("martian", "unify")  # graded on MT-Bench by RouteLLM like models
 EARLIER_PAIR = ("claude-3-opus-20240229", "Meta-Llama-3-8B-Instruct-Normal")  # as the MT-Bench grades name them
-RATES = {"full": 3e-4}  # of matrix factorization: the paper's, on as many battles; elsewhere ten times as much
 RESAMPLES = {"smoke": 50, "quick": 400, "full": 1000}
 LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)  # shares of the gap whose cost is shown
 
@@ -49,12 +49,10 @@ Benchmarks = Mapping[str, BenchmarkTable]
 def embedding_routers(profile: str, seed: int) -> dict[str, Router]:
     """Return the paper's two routers on embeddings with the paper's settings, not fitted.
 
-    Matrix factorization keeps its last epoch, as there. Stopped early, it often stays at the leaderboard on real
-    battles (notebook 04), which says the same about every prompt and so routes none.
+    Matrix factorization keeps its last epoch, as there: stopped early, it often stays at the leaderboard (notebook 04).
     """
-    training = {"n_epochs": 2 if profile == "smoke" else 10, "n_seeds": 1, "early_stopping": False, "seed": seed}
-    rate = RATES.get(profile, 3e-3)
-    factorization = MatrixFactorizationRouter(learning_rate=rate, prior_strength=PRIOR, **training)
+    training = {"n_epochs": 2 if profile == "smoke" else 10, "learning_rate": LEARNING_RATES[profile], "n_seeds": 1}
+    factorization = MatrixFactorizationRouter(prior_strength=PRIOR, early_stopping=False, seed=seed, **training)
     similarity = SimilarityRouter(gamma=10.0, prior_strength=PRIOR)
     return {"similarity_weighting": similarity, "matrix_factorization": factorization}
 
@@ -165,13 +163,13 @@ def similarity_table(sets: TrainingSets, benchmarks: Benchmarks, encoder: Prompt
 
 
 def category_table(margins: Margins, table: BenchmarkTable) -> pd.DataFrame:
-    """Return the mean score gap of `PAIR` on MT-Bench and the mean margin of each router trained on votes, by category.
+    """Return the mean score_gap of `PAIR` on MT-Bench and the mean margin of each router trained on votes.
 
-    Indexed by category, the largest gap first; the columns are score_gap and the routers.
+    Indexed by category, the largest gap first.
     """
-    strong, weak = pair_quality(table)
     trained = {key.router: margin for key, margin in margins.items() if (key[0], key[2]) == ("arena", "MT-Bench")}
-    means = pd.DataFrame({"score_gap": strong - weak, **trained}).groupby(table.prompts["category"].array).mean()
+    gap = table.quality[PAIR[0]] - table.quality[PAIR[1]]
+    means = pd.DataFrame({"score_gap": gap, **trained}).groupby(table.prompts["category"].array).mean()
     return means.rename_axis("category").sort_values("score_gap", ascending=False)
 
 
