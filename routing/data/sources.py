@@ -1,9 +1,8 @@
 """Where the data comes from: what is published where, where it lies on this machine, and how it is downloaded.
 
 A dataset is looked for in the folder that ``ROUTING_DATA`` names, then in an installed package that carries it (the
-Arena votes lie in `leaderbot`), then in the cache, as ``<dataset>/<published path>``. That downloads nothing. `fetch`
-downloads into the cache and writes a file only when its sha256 is the one in ``registry.csv``, so that what is read is
-what was published, byte for byte.
+Arena votes lie in `leaderbot`), then in the cache, as ``<dataset>/<published path>``. `fetch` downloads into the cache,
+and writes a file only when its sha256 is the one in ``registry.csv``: what is read is what was published.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ FOLDER = resources.files("routing.data")
 @functools.cache
 def registry() -> pd.DataFrame:
     """Return the published files: dataset, repository, commit, path, bytes, sha256."""
-    with FOLDER.joinpath("registry.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file)
+    return pd.read_csv(io.StringIO(FOLDER.joinpath("registry.csv").read_text(encoding="utf-8")))
 
 
 @functools.cache
@@ -70,7 +68,6 @@ def _find(name: str) -> _Found:
     prefixes = "", known.get("prefix", "")
     layouts = [[(f"{name}/{path.removeprefix(prefix)}", sha256) for path, sha256 in published] for prefix in prefixes]
     layouts += [[(path, None) for path in paths] for paths in known.get("collected", [])]
-
     places = [("cache", cache_folder(), layouts)]
     package = importlib.util.find_spec(known["package"]) if "package" in known else None  # finds it, does not import it
     if package is not None and package.origin is not None:
@@ -80,7 +77,6 @@ def _find(name: str) -> _Found:
         if not folder.is_dir():
             raise NotADirectoryError(f"ROUTING_DATA names {folder}, which is not a folder; correct it or unset it")
         places.insert(0, ("ROUTING_DATA", folder, layouts))
-
     for where, folder, alternatives in places:
         for layout in alternatives:
             found = _Found(where, tuple((folder / path, sha256) for path, sha256 in layout))
@@ -93,8 +89,8 @@ def _find(name: str) -> _Found:
 def find_files(dataset: str, path: Path | str | None = None) -> tuple[Path, ...]:
     """Return the files that hold a dataset; with `path` the reader's own copy, a file or all files below a folder.
 
-    Raises FileNotFoundError where the dataset is in none of the places (the message says how to get it), ValueError
-    for an unknown dataset or a file whose sha256 is not the published one.
+    Raises FileNotFoundError, which says how to get it, where the dataset is in none of the places, ValueError for an
+    unknown dataset or a file whose sha256 is not the published one.
     """
     rows = published_files(dataset)
     if path is not None:
@@ -113,9 +109,8 @@ def find_files(dataset: str, path: Path | str | None = None) -> tuple[Path, ...]
 
 def _how_to_get(name: str, rows: pd.DataFrame) -> str:
     if rows.empty:
-        known = datasets()[name]
-        reason = f"dataset {name} is not on this machine and cannot be downloaded for you: {known['origin']}"
-        return f"{reason}; put it at $ROUTING_DATA/{known['collected'][0][0]}"
+        reason = f"dataset {name} is not on this machine and cannot be downloaded for you: {datasets()[name]['origin']}"
+        return f"{reason}; put it at $ROUTING_DATA/{datasets()[name]['collected'][0][0]}"
     row = next(row for _, row in rows.iterrows() if not (cache_folder() / name / row["path"]).is_file())
     return (
         f"dataset {name} is not on this machine ({len(rows)} files, {rows['bytes'].sum():,} bytes). Missing is"
@@ -125,10 +120,9 @@ def _how_to_get(name: str, rows: pd.DataFrame) -> str:
 
 
 def status(names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Return where each dataset is: columns dataset, files, bytes, found.
+    """Return where each dataset is: columns dataset, files, bytes, found; of a missing one what would be downloaded.
 
     `found` is "ROUTING_DATA", the name of a package, "cache", "missing", or "damaged" where a sha256 is wrong.
-    Files and bytes of a missing dataset are those that would be downloaded (0 where that is not allowed).
     """
     lines = []
     for name in datasets() if names is None else names:
@@ -139,30 +133,24 @@ def status(names: Iterable[str] | None = None) -> pd.DataFrame:
 
 
 def fetch(names: Iterable[str] | None = None, progress: bool = True, base_address: str = BASE_ADDRESS) -> pd.DataFrame:
-    """Download what is missing into the cache, and return the `status` afterwards.
+    """Download what is missing of datasets, by default all, into the cache, and return the `status` afterwards.
 
-    By default every dataset that may be downloaded. ``/<repository>/<commit>/<path>`` is appended to `base_address`.
-    `progress` shows a bar over the files, on a terminal only.
-
-    Raises ValueError for an unknown name or a download with the wrong sha256 (which is not written), FileNotFoundError
-    for a named dataset that only its owner's page gives, ConnectionError for a file that is not found, is cut, or
-    takes longer than `TIME_LIMIT_S`; the files before it are kept.
+    ``/<repository>/<commit>/<path>`` is appended to `base_address`; `progress` shows a bar, on a terminal only. Raises
+    ValueError for an unknown name or a download with the wrong sha256 (which is not written), FileNotFoundError for a
+    dataset that only its owner's page gives, ConnectionError for a file that is not found, is cut, or takes longer than
+    `TIME_LIMIT_S`; the files before it are kept.
     """
     chosen, pending = tuple(datasets() if names is None else names), []
-    for name, rows in [(name, published_files(name)) for name in chosen]:
-        found = _find(name)
-        if found.files and (found.where == "ROUTING_DATA" or not found.damage()):
+    for name, rows, found in [(name, published_files(name), _find(name)) for name in chosen]:
+        if found.where == "ROUTING_DATA" or (found.files and not found.damage()):
             find_files(name)  # raises for a damaged file in ROUTING_DATA, which would hide what was downloaded
         elif rows.empty and names is not None:
             raise FileNotFoundError(_how_to_get(name, rows))
         else:
             targets = [(row, cache_folder() / name / row["path"]) for _, row in rows.iterrows()]
             pending += [(row, to) for row, to in targets if not to.is_file() or hash_file(to) != row["sha256"]]
-    with tqdm(total=len(pending), unit="file", disable=None if progress and pending else True) as bar:
-        for row, target in pending:
-            bar.set_description(target.name)
-            _download(row, _address(row, base_address), target)
-            bar.update()
+    for row, target in tqdm(pending, unit="file", disable=None if progress and pending else True):
+        _download(row, _address(row, base_address), target)
     return status(chosen)
 
 
@@ -173,7 +161,8 @@ def _address(row: pd.Series, base: str) -> str:
 class _Body(io.BytesIO):
     """Keeps the first `room` bytes of a download, in memory, so that nothing incomplete lies on the disk."""
 
-    room = 0
+    def __init__(self, room: int) -> None:
+        self.room = room
 
     def write(self, chunk: bytes) -> int:
         if not self.room:
@@ -184,8 +173,7 @@ class _Body(io.BytesIO):
 
 
 def _download(row: pd.Series, address: str, target: Path) -> None:
-    body, failure = _Body(), [TimeoutError(f"not done within {TIME_LIMIT_S} s")]
-    body.room = int(row["bytes"])
+    body, failure = _Body(int(row["bytes"])), [TimeoutError(f"not done within {TIME_LIMIT_S} s")]
 
     def transfer() -> None:
         with ExitStack() as stack:  # the downloader leaves a connection open

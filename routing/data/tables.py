@@ -25,10 +25,8 @@ from routing.battles import PAIR_COLUMNS, clean_name, quote
 
 NAME_COLUMNS = (*PAIR_COLUMNS, "winner")
 PRICE_COLUMNS = ("usd_per_call", "usd_per_million_input", "usd_per_million_output")
-TEXT_COLUMNS = frozenset(
-    ["prompt", *NAME_COLUMNS, "model", *PRICE_COLUMNS, "instruction", "generator_1", "generator_2", "question"]
-    + ["eval_prompt"]
-)
+TEXT_COLUMNS = {"prompt", *NAME_COLUMNS, "model", *PRICE_COLUMNS, "question", "eval_prompt"}
+TEXT_COLUMNS |= {"instruction", "generator_1", "generator_2"}  # of AlpacaEval
 KINDS = {".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"} | dict.fromkeys((".json", ".jsonl", ".ndjson"), "JSON")
 READ_ERRORS = (ValueError, OSError, EOFError, ImportError, RuntimeError, zlib.error, lzma.LZMAError)
 _OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -61,17 +59,12 @@ def check_columns(found: Iterable[str], wanted: Iterable[str], path: Path) -> No
 def read_table(path: Path, columns: Iterable[str], renamed: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Read a file, plain or compressed, that has at least these columns; its name tells the format, by default CSV.
 
-    `renamed` maps the name of a column here to its name in the file. Raises ValueError or OSError for a file that
-    cannot be read as what its name says, or that lacks a column; the message names file and row.
+    `renamed` maps a column's name here to that in the file. Raises OSError for a file that cannot be opened, ValueError
+    with file and row where it is not what its name says, or lacks a column.
     """
     columns, renamed, kind = list(columns), renamed or {}, file_kind(path.name) or "CSV"
-    try:
-        with _OPEN.get(path.suffix, open)(path, "rb") as file:
-            table = parse_table(file, kind, text=TEXT_COLUMNS | {*renamed.values()})
-    except FileNotFoundError:
-        raise
-    except READ_ERRORS as error:
-        raise ValueError(f"{path}: cannot be read as {kind}: {error}") from error
+    with _OPEN.get(path.suffix, open)(path, "rb") as file, blame(f"{path}: cannot be read as {kind}", READ_ERRORS):
+        table = parse_table(file, kind, text=TEXT_COLUMNS | {*renamed.values()})
     check_columns(table.columns, [renamed.get(name, name) for name in columns], path)
     table = table.drop(columns=set(renamed) - set(renamed.values()), errors="ignore")
     table = table.rename(columns={theirs: ours for ours, theirs in renamed.items()})
@@ -86,10 +79,8 @@ def parse_table(
 
     Errors (`READ_ERRORS`) name the row, counted from 0, or the line, counted from 1.
     """
-    if kind == "Parquet":
-        return _parse_parquet(file, columns, text)
-    if kind == "JSON":
-        return _parse_json(file, columns, text)
+    if kind in ("Parquet", "JSON"):
+        return (_parse_parquet if kind == "Parquet" else _parse_json)(file, columns, text)
     separator = "\t" if kind == "TSV" else ","
     header, n_rows = _check_fields(file, separator)
     kept = header if columns is None else [name for name in header if clean_name(name) in columns]
@@ -131,8 +122,7 @@ def _check_fields(file: BinaryIO, separator: str) -> tuple[list[str], int]:
     decoded.detach()
     if header is None:
         raise ValueError("it is empty")
-    repeated = {name for name in header if name and header.count(name) > 1}
-    if repeated:
+    if repeated := {name for name in header if name and header.count(name) > 1}:
         raise ValueError(f"a column is named twice: {quote(', '.join(sorted(repeated)))}")
     return header, n_used
 
@@ -145,11 +135,10 @@ def _parse_json(file: BinaryIO, columns: Collection[str] | None, text: Collectio
         numbered, what = enumerate(json.loads(content)), "record"
     records = []
     for number, record in numbered:
-        if what == "line":
-            with blame(f"line {number}"):
-                record = json.loads(record)
-        if not isinstance(record, dict):
-            raise ValueError(f"{what} {number}: expected a JSON object, not {quote(record, 40)}")
+        with blame(f"{what} {number}"):
+            record = json.loads(record) if what == "line" else record
+            if not isinstance(record, dict):
+                raise ValueError(f"expected a JSON object, not {quote(record, 40)}")
         records.append(record if columns is None else {name: record[name] for name in columns if name in record})
     table = pd.DataFrame(records)
     for name in table.columns.intersection(list(text)):

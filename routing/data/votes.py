@@ -2,9 +2,7 @@
 
 Every function looks its files up with `find_files`, or reads the user's own copy at `path`: a file, or a folder that
 holds the files. A dataset published as many files may also lie collected in one CSV table; both give the same rows.
-
-Battle tables have the columns of `routing.battles`, then what else the source tells. Rows in which a model meets
-itself are left out: they say nothing about which of two models is better.
+Battle tables have the columns of `routing.battles`, then others. A model against itself says nothing and is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from routing.battles import PAIR_COLUMNS, WINNERS, PairCounts, clean_name, quote, validate_battles
+from routing.battles import PAIR_COLUMNS, WINNERS, PairCounts, clean_name, quote, sum_outcomes, validate_battles
 from routing.data.sources import find_files
 from routing.data.tables import blame, check_columns, read_table
 
@@ -29,7 +27,6 @@ CANONICAL_NAMES = {
 }
 
 
-# ----------------------------------------------------------------------------------------------- files to records
 def find_file(dataset: str, path: Path | str | None) -> Path:
     """Return the file of a dataset that is one file; ValueError where `path` is a folder of several."""
     files = find_files(dataset, path)
@@ -60,12 +57,10 @@ def _battles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         return table.assign(**validate_battles(table))
 
 
-# ------------------------------------------------------------------------------------------------- people's votes
 def read_arena_votes(path: Path | str | None = None) -> PairCounts:
     """Read the pair counts of 1,670,250 Chatbot Arena votes up to 2024-08-14 over 129 models [Chiang24].
 
-    The file is JSON: {"models": [name], "X": [[i, j]], "Y": [[wins of i, wins of j, ties, both bad]]}; "both are bad"
-    counts as a tie.
+    The file is JSON: {"models": [name], "X": [[i, j]], "Y": [[wins of i, wins of j, ties, both bad (ties too)]]}.
     """
     file = find_file("votes", path)
     with blame(f"{file}: cannot be read as JSON"):
@@ -77,13 +72,10 @@ def read_arena_votes(path: Path | str | None = None) -> PairCounts:
         raise ValueError(f"{file}: X has shape {pairs.shape} and Y {outcomes.shape}; expected (n, 2) and (n, 4)")
     if pairs.min(initial=0) < 0 or pairs.max(initial=0) >= len(models):
         raise ValueError(f"{file}: X names models {pairs.min()} to {pairs.max()} of {len(models)}")
-    wins, ties = np.zeros((2, len(models), len(models)))
-    (first, second), (win, loss, tie, bad) = pairs.T, outcomes.T
-    for sides, won in (((first, second), win), ((second, first), loss)):
-        np.add.at(wins, sides, won)
-        np.add.at(ties, sides, tie + bad)
+    win, loss, tie, bad = outcomes.T
     with blame(file):
-        return PairCounts(models, wins, ties)
+        codes = np.repeat([0, 1, 2], len(pairs))  # of the outcomes, as in `BattleCodes`
+        return sum_outcomes(models, *np.tile(pairs.T, 3), codes, np.concatenate([win, tie + bad, loss]))
 
 
 def read_clean_battles(path: Path | str) -> pd.DataFrame:
@@ -117,9 +109,8 @@ def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 1
     marks = {"model_a": "winner_model_a", "tie": "winner_tie", "model_b": "winner_model_b"}
     table = read_table(file, ["id", "model_a", "model_b", "prompt", *marks.values()])
     marked = table[[marks[winner] for winner in WINNERS]].to_numpy()
-    wrong = np.flatnonzero((marked == 1).sum(axis=1) != 1)
-    if len(wrong):
-        raise ValueError(f"{file}, row {wrong[0]}: not exactly one of {', '.join(marks.values())} is 1")
+    for row in np.flatnonzero((marked == 1).sum(axis=1) != 1):
+        raise ValueError(f"{file}, row {row}: not exactly one of {', '.join(marks.values())} is 1")
     prompts = [_first_turn(turns, row, file) for row, turns in enumerate(table["prompt"])]
     table = table.assign(prompt=prompts, winner=np.array(WINNERS)[(marked == 1).argmax(axis=1)])
     long_enough = table["prompt"].str.len() >= min_prompt_characters
@@ -132,20 +123,15 @@ def read_arena140k(path: Path | str | None = None) -> pd.DataFrame:
     return _battles(read_table(file, columns)[columns], file)
 
 
-# --------------------------------------------------------------------------------------------------- LLMs as judges
 def read_human_and_judges(path: Path | str | None = None) -> pd.DataFrame:
     """Read the same Arena battles judged by people and by three LLMs, in the order of display [PPRanking24].
 
-    Columns model_a, model_b, winner, judge ("human" or the name of an LLM), num, question_id; all battles of a judge,
-    then the next judge's.
+    Columns model_a, model_b, winner, judge ("human" or the name of an LLM), num, question_id; judge after judge.
     """
     columns = ["model_a", "model_b", "winner", "judge", "num", "question_id"]
-    judges = {  # as the published files are named, and the columns of the collected table
-        "human": "human",
-        "gpt-4-0125-preview": "gpt_4_0125_preview",
-        "gpt-3.5-turbo": "gpt_3_5_turbo",
-        "claude-3-opus-20240229": "claude_3_opus",
-    }
+    # As the published files are named, and the columns of the collected table.
+    judges = {"human": "human", "gpt-4-0125-preview": "gpt_4_0125_preview", "gpt-3.5-turbo": "gpt_3_5_turbo"}
+    judges["claude-3-opus-20240229"] = "claude_3_opus"
     files = find_files("judges", path)
     if any(file.name == "human.json" for file in files):
         parts = [read_table(pick_files(files, f"{judge}.json")[0], set(columns) - {"judge"}) for judge in judges]
@@ -160,11 +146,10 @@ def read_llmbar(path: Path | str | None = None) -> pd.DataFrame:
     """Read what LLM judges answered when queried in both orders, the better output known [LLMBar24].
 
     The source is the folder ``Dataset/LLMBar`` of a clone of princeton-nlp/LLMBar, or a collected table. Columns
-    subset, judge, protocol, item, round, label, winner_unswapped, winner_swapped; label: the correct output, 1 or 2.
-    The winners are outputs (1 or 2), not places: the judge answered for the place shown first when winner_unswapped
-    is 1 and when winner_swapped is 2. Missing: no answer was found. round: 0, and 1 where a protocol asked again
-    because the two orders disagreed. The Rating protocols score each output alone, so that there winners that differ
-    between the orders mean equal scores.
+    subset, judge, protocol, item, round, label (the correct output, 1 or 2), winner_unswapped, winner_swapped. Winners
+    are outputs, not places: the judge answered for the place shown first when winner_unswapped is 1 and when
+    winner_swapped is 2; missing: no answer was found. round: 0, and 1 where a protocol asked again because the orders
+    disagreed. The Rating protocols score each output alone: winners that differ mean equal scores there.
     """
     key, winners = ["subset", "judge", "protocol", "item"], ["winner_unswapped", "winner_swapped"]
     files = find_files("llmbar", path)
@@ -181,8 +166,7 @@ def read_llmbar(path: Path | str | None = None) -> pd.DataFrame:
 
 def _read_llmbar_results(path: Path) -> pd.DataFrame:
     items = read_table(path, ["label", "results"])
-    # .../Adversarial/GPTInst/evaluators/GPT-4/CoT/result.json
-    *_, parent, subset, _, judge, protocol, _ = path.absolute().parts
+    *_, parent, subset, _, judge, protocol, _ = path.absolute().parts  # Adversarial/GPTInst/evaluators/GPT-4/CoT/...
     rows = [
         (item, label, answers["swap = False"].get("winner"), answers["swap = True"].get("winner"))
         for item, (label, results) in enumerate(zip(items["label"], items["results"], strict=True))
@@ -199,16 +183,13 @@ def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
 
     The source is an ``annotations.json``, a folder with several, or a collected table. Columns prompt, model_a (the
     baseline of every comparison), model_b, winner, preference, annotator; some models were judged by several.
-
-    AlpacaEval shows the two in random order and turns the answer back. `preference` runs from 1 (model_a wins) to 2;
-    below 1.5 model_a won, above it model_b, at 1.5 neither, and 0 is a draw as well; others raise ValueError with file,
-    row and value. Rows without a preference are left out.
+    AlpacaEval shows the two in random order and turns the answer back: `preference` is below 1.5 where model_a won,
+    above it where model_b did, 1.5 or 0 for a draw. Rows without one are left out, others than 0 and 1 to 2 an error.
     """
     names = {"instruction": "prompt", "generator_1": "model_a", "generator_2": "model_b"}
     files = find_files("alpaca_eval", path)
-    files = (
-        pick_files(files, "annotations.json") if any(file.name == "annotations.json" for file in files) else files[:1]
-    )
+    single = all(file.name != "annotations.json" for file in files)
+    files = files[:1] if single else pick_files(files, "annotations.json")
     parts = [_with_winner(read_table(file, [*names, "preference", "annotator"]), file) for file in files]
     order = [*names.values(), "winner", "preference", "annotator"]
     return _battles(pd.concat(parts, ignore_index=True).rename(columns=names)[order], files[0])
@@ -217,9 +198,7 @@ def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
 def _with_winner(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     table = table.dropna(subset="preference")
     preference = pd.to_numeric(table["preference"], errors="coerce")
-    outside = ~(preference.between(1, 2) | (preference == 0))
-    if outside.any():
-        row = outside.idxmax()
+    for row in table.index[~(preference.between(1, 2) | (preference == 0))]:
         value = quote(table.loc[row, "preference"])
         raise ValueError(f"{path}, row {row}, column preference: {value} is neither 0 nor between 1 and 2")
     side = np.sign(preference.replace(0, 1.5) - 1.5).map({-1.0: "model_a", 0.0: "tie", 1.0: "model_b"})
@@ -230,15 +209,13 @@ def read_mt_bench_judgements(path: Path | str | None = None) -> pd.DataFrame:
     """Read MT-Bench scores (1-10) that GPT-4 judges gave single answers [MTBench23].
 
     The source is a ``gpt-4_single.jsonl`` as FastChat writes it, or a collected table. Columns judge, model,
-    question_id, turn, score; from a collected table also repository and public_model (whether the model was released).
-    The judge's version differs between repositories, so compare models within one. Scores below 0, which stand for
-    an answer of the judge that could not be read, are left out.
+    question_id, turn, score; from a collected table also repository, within which the judge's version is the same, and
+    public_model (whether it was released). Scores below 0, where the judge's answer could not be read, are left out.
     """
     file = find_file("mt_bench", path)
     published = file.suffix == ".jsonl"
     columns = ["judge", "model", "question_id", "turn", "score"]
-    columns = columns if published else ["repository", *columns, "public_model"]
-    table = read_table(file, columns)
+    table = read_table(file, columns := columns if published else ["repository", *columns, "public_model"])
     if published:
         table["judge"] = table["judge"].str[0]  # [judge, name of the judge's prompt]
     table["model"] = canonical_names(table["model"])
