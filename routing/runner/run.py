@@ -1,8 +1,7 @@
 """Run the numbered notebooks headless: ``python -m routing run``.
 
-Each notebook gets a process and a kernel of its own. Everything is checked before anything runs, because papermill
-only warns about a parameter that a notebook does not have, and without a tagged cell lets the defaults overwrite what
-it injects. A run locks the folders that it writes into, and its kernels end when it ends, however that happens.
+Each notebook gets a process and a kernel of its own, and everything is checked before anything runs. A run locks the
+folders that it writes into, and its kernels end when it ends, however that happens.
 """
 
 # ruff: noqa: E402
@@ -19,7 +18,6 @@ import html
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -27,7 +25,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -36,25 +34,22 @@ import nbformat
 import psutil
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from papermill.translators import PythonTranslator
 from traitlets.config import Config
 
 from routing.files import hash_file, lock_folder, write_atomically, write_json
 from routing.runner import provenance
-from routing.runner.provenance import Literal
 
 KERNEL = "python3"
-START_TIMEOUT_S = 120
 QUIET_BARS = "ignore:IProgress not found"  # tqdm would rather have widgets, and warns with a local path
 CELL_TIMEOUT_S = {"smoke": 300, "quick": 600, "full": 7200}  # the profiles
 COMMON_PARAMETERS = ("profile", "seed", "results_dir")  # every notebook has them
+Values = dict[str, provenance.Literal]
 RUNNER_PARAMETERS = ("profile", "results_dir")  # and the runner sets these
-# The lab template without its scripts, all of which are fetched from the network.
-SCRIPT_BLOCKS = ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
-EMPTY_BLOCKS = [f"{{% block {name} %}}{{% endblock %}}" for name in SCRIPT_BLOCKS]
-PAGE_TEMPLATE = "".join(["{% extends 'lab/index.html.j2' %}", *EMPTY_BLOCKS])
+PAGE_TEMPLATE = "{% extends 'lab/index.html.j2' %}"  # without its scripts, all of which are fetched from the network
+for block in ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs"):
+    PAGE_TEMPLATE += f"{{% block {block} %}}{{% endblock %}}"
 INDEX_PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>routing: {profile}</title><style>
 body {{ font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto }} td, th {{ text-align: left; padding: .4em }}
@@ -62,8 +57,7 @@ img {{ height: 7em; border: 1px solid #ddd }} .failed {{ color: #b30000 }}
 </style></head><body><h1>routing: profile {profile}</h1><table>
 <tr><th>notebook</th><th>status</th><th>seconds</th><th>figures</th></tr>
 {rows}
-</table></body></html>
-"""
+</table></body></html>"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ class Outcome:
     profile: str
     source_sha256: str
     package_sha256: str
-    parameters: dict[str, Literal]  # what was passed, without ``profile`` and ``results_dir``
+    parameters: Values  # what was passed, without ``profile`` and ``results_dir``
     status: str = "pending"  # or "ok" or "failed"
     seconds: float = 0.0
     figures: tuple[str, ...] = ()  # PNG files in the notebook's results folder
@@ -98,23 +92,18 @@ class Outcome:
 
 def read_outcome(copy: Path) -> Outcome | None:
     """Return what an executed copy says of its run; None where there is no copy that this version can read."""
-    with suppress(FileNotFoundError, ValueError, KeyError):
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         stamp = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["routing"]
-        if set(stamp) == {item.name for item in fields(Outcome)}:
-            return Outcome(**{**stamp, "figures": tuple(stamp["figures"])})
+        return Outcome(**{**stamp, "figures": tuple(stamp["figures"])})
     return None
 
 
 def find_notebooks(folder: Path, only: Sequence[str] = ()) -> list[Path]:
-    """Return the notebooks ``NN_name.ipynb`` of a folder in order, or those whose numbers are in `only`.
-
-    Raises FileNotFoundError where there is none, ValueError for a number that stands for no notebook or for two.
-    """
-    paths: dict[str, Path] = {}
-    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
-        if path.name[:2] in paths:
-            raise ValueError(f"{paths[path.name[:2]].name} and {path.name} have the same number")
-        paths[path.name[:2]] = path
+    """Return the notebooks ``NN_name.ipynb`` of a folder in order, or those whose numbers are in `only`."""
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    paths = {path.name[:2]: path for path in found}
+    for path in set(found) - set(paths.values()):
+        raise ValueError(f"{path.name} and {paths[path.name[:2]].name} have the same number")
     if not paths:
         raise FileNotFoundError(f"no NN_name.ipynb in {folder}; run in the project's folder or give --notebooks")
     if unknown := [number for number in only if number not in paths]:
@@ -122,41 +111,31 @@ def find_notebooks(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     return [path.resolve() for number, path in paths.items() if not only or number in only]
 
 
-def read_parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Literal]:
-    """Return the names and defaults in the one cell tagged ``parameters``.
-
-    Raises ValueError for no such cell or several, a line in it other than ``name = literal`` (bool, int, float, str),
-    or one of `COMMON_PARAMETERS` missing.
-    """
+def read_parameters(notebook: nbformat.NotebookNode, name: str) -> Values:
+    """Return the names and defaults in the one cell tagged ``parameters``, one a line; ValueError for others."""
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise ValueError(f"{name}: {len(cells)} cells are tagged 'parameters'; tag exactly one")
-    source, line = cells[0].source, 1
-    defaults: dict[str, Literal] = {}
-    try:
-        for statement in ast.parse(source).body:
-            line = statement.lineno
-            (target,) = statement.targets
-            defaults[target.id] = ast.literal_eval(statement.value)
-            if not isinstance(defaults[target.id], Literal):
-                raise ValueError
-    except (AttributeError, ValueError, SyntaxError) as error:
-        line = getattr(error, "lineno", line)
-        text = source.splitlines()[line - 1].strip()
-        raise ValueError(f"{name}: line {line} of the parameters cell is `{text}`; write `name = literal`") from None
+    defaults: Values = {}
+    for number, line in enumerate(cells[0].source.splitlines(), 1):
+        try:
+            for statement in ast.parse(line).body:
+                (target,) = statement.targets
+                defaults[target.id] = ast.literal_eval(statement.value)
+                if not isinstance(defaults[target.id], provenance.Literal):
+                    raise ValueError
+        except (AttributeError, ValueError, SyntaxError):
+            text = f"is `{line.strip()}`; write `name = literal`"
+            raise ValueError(f"{name}: line {number} of the parameters cell {text}") from None
     if missing := [common for common in COMMON_PARAMETERS if common not in defaults]:
         raise ValueError(f"{name}: the parameters cell lacks {', '.join(missing)}")
     return defaults
 
 
-def type_parameters(name: str, defaults: Mapping[str, Literal], texts: Mapping[str, str]) -> dict[str, Literal]:
-    """Return values from the command line as the types of a notebook's defaults.
-
-    The default decides, not the text: "3" stays a string, "false" is a bool, where the default is one. Raises
-    ValueError for a name that the notebook does not have or that the runner sets, or a text that is not of the type.
-    """
+def type_parameters(name: str, defaults: Values, texts: Mapping[str, str]) -> Values:
+    """Return values from the command line as the types of a notebook's defaults: "3" stays a string where one is."""
     settable = {key: value for key, value in defaults.items() if key not in RUNNER_PARAMETERS}
-    typed: dict[str, Literal] = {}
+    typed: Values = {}
     for key, text in texts.items():
         if key not in settable:
             reason = "the runner sets" if key in RUNNER_PARAMETERS else "the notebook has no"
@@ -175,8 +154,8 @@ def read_notebook(path: Path, profile: str, texts: Mapping[str, str], package_sh
         node = nbformat.read(path, as_version=4)
     except (ValueError, nbformat.ValidationError) as error:
         raise ValueError(f"{path.name} is not a notebook: {error}") from None
-    headings = (re.match(r"#\s+(.+)", cell.source) for cell in node.cells if cell.cell_type == "markdown")
-    title = next((heading.group(1).strip() for heading in headings if heading), path.stem)
+    headings = [cell.source for cell in node.cells if cell.cell_type == "markdown" and cell.source.startswith("# ")]
+    title = headings[0].split("\n")[0].removeprefix("#").strip() if headings else path.stem
     values = type_parameters(path.name, read_parameters(node, path.name), texts)
     return Outcome(path.stem, title, profile, hash_file(path), package_sha256, values)
 
@@ -198,10 +177,7 @@ def check_kernel() -> str:
 def execute_notebook(
     pending: Outcome, folder: Path, output: Path, results: Path, cell_timeout_s: int, threads: int | None
 ) -> None:
-    """Run one notebook of `folder`; write its HTML page and its executed copy, whether it ends well or fails.
-
-    `threads` is the number that the numerical libraries may use; None leaves it to them.
-    """
+    """Run one notebook of `folder`, numerical libraries on so many threads; write its page and copy, failed or not."""
     package = str(provenance.PACKAGE_FOLDER.parent)  # the kernel gets the package that the manifest describes
     for name, first, mark in [("PYTHONPATH", package, os.pathsep), ("PYTHONWARNINGS", QUIET_BARS, ",")]:
         os.environ[name] = mark.join(filter(None, [first, os.environ.get(name)]))
@@ -217,20 +193,17 @@ def execute_notebook(
     tagged = next(place for place, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", []))
     notebook.cells.insert(tagged + 1, nbformat.v4.new_code_cell(PythonTranslator.codify(values)))
     encrypted = Config(KernelManager={"transport_encryption": "auto"})  # else the kernel warns of plain TCP
-    limits = {"startup_timeout": START_TIMEOUT_S, "timeout": cell_timeout_s}
-    clock_s, error = time.perf_counter(), None
+    limits = {"startup_timeout": 120, "timeout": cell_timeout_s}
+    clock_s, failure = time.perf_counter(), {}
     try:
         NotebookClient(notebook, kernel_name=KERNEL, config=encrypted, **limits).execute()
-    except CellExecutionError as exception:
-        error = f"{exception.ename}: {exception.evalue}"
-    except Exception as exception:  # a cell past its time, or a kernel that died; the other notebooks still run
-        error = f"{type(exception).__name__}: {exception}"
-    outcome = pending.ended("failed" if error else "ok", results, time.perf_counter() - clock_s)
-    if error:
-        outcome = replace(outcome, error=error.strip().split("\n")[0])
+    except Exception as error:  # of a cell, a cell past its time, or a kernel that died; the other notebooks still run
+        kind, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+        failure["error"] = f"{kind}: {text}".strip().split("\n")[0]
         for number, cell in enumerate(cells, 1):
             if "execution" in cell.metadata:  # it has started; the last one failed
-                outcome = replace(outcome, cell=number, cell_line=cell.source.strip().split("\n")[0])
+                failure |= {"cell": number, "cell_line": cell.source.strip().split("\n")[0]}
+    outcome = pending.ended("failed" if failure else "ok", results, time.perf_counter() - clock_s, **failure)
     notebook.metadata.update(title=outcome.title, routing=asdict(outcome))
     page, _ = HTMLExporter(raw_template=PAGE_TEMPLATE).from_notebook_node(notebook)
     write_atomically(output / f"{pending.name}.html", page)
@@ -239,8 +212,7 @@ def execute_notebook(
 
 def stop_on_signals() -> None:
     """Let SIGTERM and SIGHUP (a scheduler's stop, a closed terminal) end this process as Ctrl-C does."""
-    # What nohup ignores stays ignored.
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # as of nohup
 
     def stop(*_: object) -> None:
         if numbers:  # only once: a second signal must not disturb the end
@@ -252,10 +224,7 @@ def stop_on_signals() -> None:
 
 
 def _work(pending: Outcome, options: Mapping[str, object]) -> None:
-    """Body of a worker process: run a notebook, and end it when the parent asks for it by SIGTERM or is gone.
-
-    Nothing that the notebook started outlives this, so that it cannot write over the results of a later run.
-    """
+    """Run a notebook in a worker process; end it, and all that it started, on SIGTERM or when the parent is gone."""
     signal.signal(signal.SIGINT, lambda *_: None)  # the parent's to handle; not SIG_IGN, which a kernel would inherit
     stop_on_signals()
     runtime = os.environ["JUPYTER_RUNTIME_DIR"] = tempfile.mkdtemp()  # kernels' connection files
@@ -277,8 +246,7 @@ def _execute_all(
 ) -> Iterator[tuple[Outcome, Outcome | None]]:
     """Run notebooks, at most `jobs` at a time: each comes with None as it starts and with its outcome as it ends."""
     options |= {"output": output, "results": results}
-    context = multiprocessing.get_context("spawn")
-    waiting, running = list(notebooks), {}
+    context, waiting, running = multiprocessing.get_context("spawn"), list(notebooks), {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -291,11 +259,9 @@ def _execute_all(
             for sentinel in wait(list(running), timeout=0.5):  # so that a signal is seen, as in `_work`
                 process, pending, clock_s = running.pop(sentinel)
                 process.join()
-                outcome = read_outcome(output / f"{pending.name}.ipynb")
-                if outcome is None:
-                    error = f"its process ended with exit code {process.exitcode}"
-                    outcome = pending.ended("failed", results, time.perf_counter() - clock_s, error=error)
-                yield pending, outcome
+                error = f"its process ended with exit code {process.exitcode}"
+                dead = pending.ended("failed", results, time.perf_counter() - clock_s, error=error)
+                yield pending, read_outcome(output / f"{pending.name}.ipynb") or dead
     finally:  # left early, by an exception or Ctrl-C
         for process, _, _ in running.values():
             process.terminate()
@@ -310,33 +276,26 @@ def _write_index(output: Path, results: Path, profile: str) -> None:
     rows = []
     for done in filter(None, map(read_outcome, sorted(output.glob("[0-9][0-9]_*.ipynb")))):
         images = [html.escape(f"{place}/{done.name}/{name}") for name in done.figures]
+        links = [f'<a href="{image}"><img loading="lazy" alt="{image}" src="{image}"></a>' for image in images]
         rows.append(
             f'<tr><td><a href="{done.name}.html">{html.escape(done.title)}</a><br>{done.name}</td>'
             f'<td class="{done.status}">{html.escape(done.failure if done.error else done.status)}</td>'
-            f"<td>{done.seconds:.0f}</td><td>"
-            + "".join(f'<a href="{image}"><img loading="lazy" alt="{image}" src="{image}"></a>' for image in images)
-            + "</td></tr>"
+            f"<td>{done.seconds:.0f}</td><td>{''.join(links)}</td></tr>"
         )
     write_atomically(output / "index.html", INDEX_PAGE.format(profile=profile, rows="\n".join(rows)))
 
 
 def run_notebooks(
-    profile: str,
-    folder: Path = Path("notebooks"),
-    only: Sequence[str] = (),
-    parameters: Mapping[str, str] | None = None,
-    jobs: int = 1,
-    output: Path | None = None,
-    resume: bool = False,
-) -> list[Outcome]:
+    profile: str, folder: Path = Path("notebooks"), only: Sequence[str] = (),
+    parameters: Mapping[str, str] | None = None, jobs: int = 1, output: Path | None = None, resume: bool = False,
+) -> list[Outcome]:  # fmt: skip
     """Run notebooks, at most `jobs` at a time, and return each one's outcome; one that fails does not stop the others.
 
     The output folder (default ``runs/<profile>``) receives executed copies, HTML pages that need no network,
-    ``index.html`` and ``manifest.json``; figures go to ``results`` below it, in profile "full" to ``results`` in the
-    current folder, where they are committed. `only` names notebooks by their two digits (default: all), `parameters`
-    holds values as typed, which every one of them must have. `resume` skips what ended well with the same notebook,
-    profile, parameters, package and figures; data are not compared. Raises ValueError or FileNotFoundError before
-    anything runs: wrong input, or another process that runs notebooks into the same folder.
+    ``index.html`` and ``manifest.json``; figures go to ``results`` below it, in profile "full" in the current folder.
+    `only` has the two digits of notebooks (default: all), `parameters` values as typed. `resume` skips what ended well
+    with the same notebook, profile, parameters, package and figures; data are not compared. Raises ValueError or
+    FileNotFoundError before anything runs for wrong input, or where another process runs notebooks into the folder.
     """
     if profile not in CELL_TIMEOUT_S:
         raise ValueError(f"profile {profile!r}: choose from {', '.join(CELL_TIMEOUT_S)}")
@@ -349,10 +308,9 @@ def run_notebooks(
     folder, output = folder.resolve(), (output or Path("runs") / profile).resolve()
     if output == folder:
         raise ValueError(f"--output {folder} is where the notebooks are; they would be overwritten")
-
     results = Path("results").resolve() if profile == "full" else output / "results"
     outcomes = {pending.name: pending for pending in notebooks}
-    label = {pending.name: f"[{place}/{len(notebooks)}] {pending.name}" for place, pending in enumerate(notebooks, 1)}
+    label = {name: f"[{place}/{len(notebooks)}] {name}" for place, name in enumerate(outcomes, 1)}
     about = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "profile": profile}
     about |= {"parameters": provenance.portable_parameters(texts), **environment}
 
@@ -373,21 +331,15 @@ def run_notebooks(
                 outcomes[name] = replace(earlier, resumed=True)
                 print(f"{label[name]}  done before  {earlier.seconds:.0f} s", flush=True)
         record()
-        events = _execute_all(
-            [outcome for outcome in outcomes.values() if not outcome.resumed],
-            jobs,
-            folder=folder,
-            output=output,
-            results=results,
-            cell_timeout_s=CELL_TIMEOUT_S[profile],
-            threads=max(1, provenance.count_cpus() // jobs) if jobs > 1 else None,
-        )
+        left = [outcome for outcome in outcomes.values() if not outcome.resumed]
+        options = {"folder": folder, "output": output, "results": results, "cell_timeout_s": CELL_TIMEOUT_S[profile]}
+        options["threads"] = max(1, provenance.count_cpus() // jobs) if jobs > 1 else None  # None: the libraries choose
+        events = _execute_all(left, jobs, **options)
         for pending, outcome in stack.enter_context(closing(events)):
             event = f"{outcome.status}  {outcome.seconds:.0f} s" if outcome else "started"
             print(f"{label[pending.name]}  {event}", flush=True)
             if outcome:
                 outcomes[pending.name] = outcome
                 record()
-    print(f"figures: {os.path.relpath(results)}", flush=True)
-    print(f"index:   {os.path.relpath(output / 'index.html')}", flush=True)
+    print(f"figures: {os.path.relpath(results)}\nindex:   {os.path.relpath(output / 'index.html')}", flush=True)
     return list(outcomes.values())
