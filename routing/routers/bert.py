@@ -28,7 +28,7 @@ class BertRouter(ClassifierRouter):
 
     1. an output rates a tier of models, and a pair is named when a prompt is routed; there three outputs stand for
        one fixed pair (strong, tie, weak), and the probability of a tie goes to the weak model (`ThreeLabelRouter` in
-       `routing.studies.order.original_classifiers`);
+       `routing.studies.order.original`);
     2. the mean of the states instead of the first token's, as the weights here are made for it;
     3. the leaderboard is a fixed part of the rating, so that the transformer learns only what prompts change.
     """

@@ -35,7 +35,7 @@ class CausalLMRouter(ClassifierRouter):
     Differs from RouteLLM in:
 
     1. labels are tiers, and a pair is named when a prompt is routed; the original model writes a score, [[1]] to [[5]],
-       of one fixed weak model's answer (`ScoreTokenRouter` in `routing.studies.order.original_classifiers`);
+       of one fixed weak model's answer (`ScoreTokenRouter` in `routing.studies.order.original`);
     2. the leaderboard is a fixed part of the rating.
     """
 

@@ -140,8 +140,8 @@ def plot_training_sets(areas: pd.DataFrame) -> Figure:
 def evaluate_gold_heads(study: Study, seed: int, n_resamples: int, rng: Generator) -> pd.DataFrame:
     """Return `bootstrap_metrics` of heads trained on a benchmark's own labels, on each with at least 100 labels.
 
-    In each of five folds it is the head, of those on one layer or another, that does best within the other folds, so
-    that nothing is chosen on the prompts it is judged on. Column chosen has the layer that most folds chose.
+    In each of five folds it is the head that does best within the others, so that no choice sees the prompts it is
+    judged on. Column chosen has the layer that most folds chose.
     """
     parts = []
     for benchmark, table in study.benchmarks.items():

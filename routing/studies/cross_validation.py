@@ -19,8 +19,7 @@ N_INNER_FOLDS = 3  # within the others, to choose by
 def assign_folds(groups: np.ndarray, n_folds: int, rng: Generator) -> np.ndarray:
     """Assign a fold to each row, (n_rows,) from 0 to n_folds - 1; rows of one of the `groups`, (n_rows,), share theirs.
 
-    A group must not be split: the text of a prompt, so that a repeated one is never on both sides, or a subject. Raises
-    ValueError for fewer than 2 folds, or fewer groups than folds.
+    So a repeated prompt is never on both sides. ValueError for fewer than 2 folds, or fewer groups than folds.
     """
     distinct, number = number_texts(groups)
     if not 2 <= n_folds <= len(distinct):
@@ -62,10 +61,9 @@ def cross_validated_margin(
 def choose_candidate(
     candidates: Mapping[str, Candidate], battles: pd.DataFrame, folds: np.ndarray, strong: str, weak: str
 ) -> str:
-    """Return the candidate that orders battles best, each rated by a router fitted to the other folds.
+    """Return the candidate that orders battles of `strong` against `weak` best, by a router fitted to the other folds.
 
-    The best has the highest area under the call-performance curve of the battles: the mean score of a prompt's choice
-    over all shares of calls to `strong`. The battles are of `strong` against `weak` alone.
+    The best has the highest area under the call-performance curve: the mean score over all shares of calls to `strong`.
     """
     won = battles["winner"].map({"model_a": 1.0, "tie": 0.5, "model_b": 0.0}).to_numpy()
     score = np.where(battles["model_a"] == strong, won, 1 - won)  # of the strong model
@@ -80,10 +78,7 @@ def nested_margin(
     candidates: Mapping[str, Candidate], battles: pd.DataFrame, folds: np.ndarray, strong: str, weak: str,
     rng: Generator,
 ) -> tuple[np.ndarray, list[str]]:  # fmt: skip
-    """Return margins as `cross_validated_margin`, each fold's by the best candidate within the other folds.
-
-    So no choice has seen the prompts it is evaluated on. Also returns the candidate chosen for each fold.
-    """
+    """Return margins as `cross_validated_margin`, each fold's by the best candidate within the others, and these."""
     prompts = battles["prompt"].to_numpy()
     margin, chosen = np.empty(len(battles)), []
     for fold in np.unique(folds):

@@ -132,9 +132,8 @@ def training_sets(study: Study, seed: int) -> TrainingSets:
 def load_tasks(profile: str, seed: int) -> tuple[dict[str, RoutingTask], dict[str, object]]:
     """Load the tasks of many models of a profile, and name and source of all inputs of notebook 08.
 
-    In "full" RouterBench's ARC-Challenge and MBPP (with dollars) and LLMRouter's mixture (without), split as published;
-    the prompt of a RouterBench row is its question, without the worked examples that all share. Otherwise one
-    simulated benchmark, of the arena of `load_study`. Raises as `load_study`.
+    In "full" RouterBench's ARC-Challenge and MBPP (with dollars; prompts without the worked examples all share) and
+    LLMRouter's mixture (without), split as published; else one of the arena of `load_study`. Raises as `load_study`.
     """
     if profile == "full":
         tasks = {}

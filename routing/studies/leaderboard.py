@@ -75,10 +75,7 @@ def plot_leaderboard(table: pd.DataFrame) -> Figure:
 
 
 def compare_win_shares(counts: PairCounts, fit: BradleyTerryFit) -> pd.DataFrame:
-    """Return one row per ordered pair, best models first: battles, observed and predicted share that model_a won.
-
-    A tie is half a win; a pair that never met has no observed share.
-    """
+    """Return battles, observed and predicted share that model_a won (a tie: half) of each pair, best models first."""
     order = np.argsort(-fit.ratings.to_numpy(), kind="stable")
     share = (counts.wins + counts.ties / 2) / np.where(counts.battles > 0, counts.battles, np.nan)
     predicted = expit(np.subtract.outer(fit.ratings.to_numpy(), fit.ratings.to_numpy()))
@@ -114,8 +111,8 @@ def plot_win_shares(pairs: pd.DataFrame) -> Figure:
 def ties_by_gap(counts: PairCounts, fits: Mapping[str, BradleyTerryFit]) -> pd.DataFrame:
     """Return the share of ties by the rating gap of a pair: observed (with Wilson's interval) and of each model.
 
-    Gaps are those of the fit "half"; the others are models, of which "drop" stands for a constant share. Columns are
-    ties (which of them), battles, gap_elo (mean of the bin), share, low, high.
+    Gaps are of the fit "half"; of the models, "drop" stands for a constant share. Columns are ties (which of them),
+    battles, gap_elo (mean of the bin), share, low, high.
     """
     first, second = np.nonzero(np.triu(counts.battles))
     battles = counts.battles[first, second]
@@ -156,9 +153,9 @@ def plot_errors(table: pd.DataFrame) -> Figure:
 
 
 def compare_orders(votes: pd.DataFrame, ranked: pd.DataFrame, n_orders: int, rng: Generator) -> pd.DataFrame:
-    """Return ratings in Elo points by maximum likelihood (with interval) and by online Elo after random orders of rows.
+    """Return name, method, estimate, low, high (Elo points): as `ranked` by `rank_models`, and online Elo.
 
-    Columns are name, method, estimate, low, high. Online Elo has the mean of `ranked`, as `rank_models`.
+    Online Elo sees the rows in random orders, and has the mean of `ranked`.
     """
     likelihood, online = METHODS
     parts = [ranked.assign(method=likelihood)]

@@ -52,7 +52,7 @@ def read_paper_tables() -> pd.DataFrame:
     """Read tables 1 to 4 of the paper, one row per router.
 
     Columns are table, benchmark, strong, weak, training_data ("none", "arena", "arena+judge", "arena+gold"), router (a
-    name of `routing.studies.plotting.ROUTER_STYLES`), cpt50 and cpt80 (share of strong-model calls), apgr.
+    name of `ROUTER_STYLES`), cpt50 and cpt80 (share of strong-model calls), apgr.
     """
     with resources.files("routing.studies").joinpath("paper_tables.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file)

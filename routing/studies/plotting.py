@@ -1,9 +1,8 @@
 """Draw every figure from a few primitives in one style, and save each PNG with a CSV of the numbers it shows.
 
-Call `set_style` once per notebook. Each primitive takes a table and returns a figure whose ``axes`` are its panels in
-order. Columns `group` and `by` tell marks of a row, or lines, apart, and `panel` has one panel per value; `styles` are
-colour, marker and linestyle by value of `group` or `by`, by default those of the router, or by position; `reference`
-is the value of a grey line, or names and values of several for the legend.
+Call `set_style` once per notebook. Each primitive draws a table; the figure's ``axes`` are the panels in order. Columns
+`group` and `by` tell marks of a row, or lines, apart, and `panel` panels; `styles` are colour, marker and linestyle by
+value of `group` or `by`; `reference` is the value of a grey line, or names and values of several for the legend.
 """
 
 from __future__ import annotations
@@ -249,8 +248,8 @@ def plot_points(
 ) -> Figure:  # fmt: skip
     """Draw one point per row; names are written in the order of rows, as far as they do not lie on each other.
 
-    With low and high in the table each point has a vertical interval. `color` is a column and the label of its scale;
-    `equal` draws the line on which x and y are equal. An empty name is not written.
+    Each point has a vertical interval where the table has low and high. `color` is a column and the label of its scale;
+    `equal` draws the line on which x and y are equal.
     """
     figure, axis = plt.subplots(figsize=(7.2, 5))
     if equal:
@@ -284,11 +283,9 @@ def plot_points(
 def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, data: str) -> None:
     """Write ``<name>.png`` and ``<name>.csv``, the table that is plotted; the same input gives the same bytes.
 
-    Floats have 10 significant digits. A named index becomes the first columns; an unnamed one is left out. `data`,
-    "real" or "simulated", is written in the figure's corner.
-
-    Raises a ValueError for a name with other characters than letters, digits, "_" and "-", an empty table, an unnamed
-    index of labels (which the CSV would lose), or another kind of data.
+    Floats have 10 significant digits; a named index becomes the first columns. `data`, "real" or "simulated", is
+    written in the corner. Raises a ValueError for a name with other characters than letters, digits, "_" and "-", an
+    empty table, an unnamed index of labels (which the CSV would lose), or another kind of data.
     """
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"figure name {name!r}: use letters, digits, '_' and '-' only")

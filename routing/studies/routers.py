@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -29,8 +30,7 @@ LEARNING_RATES = {"smoke": 3e-3, "quick": 3e-3, "full": 3e-4}  # the paper's; mo
 def compare_on_held_out(study: Study, predicted: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Return `compare_log_loss` of predictions for held-out battles: estimate is the gain over the leaderboard.
 
-    `predicted` has P(a wins), P(tie), P(b wins) by name, shape (n_battles, 3). The leaderboard is put before them, and
-    on simulated battles the truth after them.
+    `predicted` has P(a wins), P(tie), P(b wins) by name, (n_battles, 3); the truth is added where it is simulated.
     """
     every = {LEADERBOARD: BradleyTerryRouter().fit(study.battles).battle_probability(study.held_out), **predicted}
     if study.arena is not None:
@@ -128,11 +128,8 @@ def time_batches(rate: Callable[[np.ndarray], object], vectors: np.ndarray) -> p
     """Return prompts_per_s (median of five), low and high (slowest and fastest) of `rate` by batch size."""
     rows = []
     for size in (1, 16, 64, 256):
-        batch, seconds = np.resize(vectors, (size, vectors.shape[1])), []
-        for _ in range(5):
-            start = time.perf_counter()
-            rate(batch)
-            seconds.append(time.perf_counter() - start)
+        batch = np.resize(vectors, (size, vectors.shape[1]))
+        seconds = timeit.repeat(partial(rate, batch), number=1, repeat=5)
         rows.append((size, *(size / np.quantile(seconds, [0.5, 1, 0]))))
     return pd.DataFrame(rows, columns=["batch", "prompts_per_s", "low", "high"])
 
@@ -156,10 +153,7 @@ def plot_learning_curve(curve: pd.DataFrame) -> Figure:
 
 
 def map_models(router: MatrixFactorizationRouter, vectors: np.ndarray) -> pd.DataFrame:
-    """Return model, first, second (components of the prompt-dependent ratings), rating_elo, explained (share by both).
-
-    Models are sorted by their distance from the centre, the farthest first.
-    """
+    """Return model, first, second (components that prompts change), rating_elo, explained (share), farthest first."""
     form = router.prompt_product - router.prompt_product.mean(axis=1, keepdims=True)
     _, strength, right = np.linalg.svd(form * vectors.std(axis=0)[:, None], full_matrices=False)
     mean_rating = router.ratings(vectors).mean(axis=0) * ELO_PER_LOG_ODDS
@@ -171,8 +165,7 @@ def map_models(router: MatrixFactorizationRouter, vectors: np.ndarray) -> pd.Dat
 def plot_model_map(table: pd.DataFrame) -> Figure:
     """Draw the table of `map_models`; the models farthest out are named."""
     title = f"Two components explain {table['explained'].iloc[0]:.0%} of the prompt-dependent variance"
-    color = ("rating_elo", "mean rating (Elo points)")
-    labels = ("first component", "second component")
+    labels, color = ("first component", "second component"), ("rating_elo", "mean rating (Elo points)")
     return plot_points(table, "first", "second", labels, title, name="model", color=color)
 
 

@@ -1,8 +1,7 @@
 """Keep trained routers and their ratings on disk by content, so that notebooks share a training that takes minutes.
 
-What identifies a training is all that its result depends on: class and settings of the router, the weights it starts
-from, the battles whichever way they are written, the training it goes on from, the source of the modules it is made
-of, and the versions of the libraries that do the arithmetic. Change any and the router is trained again.
+A training is identified by all that its result depends on: class, settings and first weights of the router, battles in
+any order, the training it goes on from, sources, and versions of the libraries. Change any and it is trained again.
 """
 
 from __future__ import annotations

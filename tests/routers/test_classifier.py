@@ -22,7 +22,7 @@ from routing.routers.base import load_router
 from routing.routers.bert import BertRouter
 from routing.routers.causal import CausalLMRouter
 from routing.routers.classifier import TRAINED_PARTS
-from routing.studies.order.original_classifiers import ScoreTokenRouter, ThreeLabelRouter
+from routing.studies.order.original import ScoreTokenRouter, ThreeLabelRouter
 from tests.tiny_models import save_tiny_model, worded_battles
 
 BATTLES = worded_battles()

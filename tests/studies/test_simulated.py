@@ -19,8 +19,14 @@ from routing.battles import WINNERS, count_pairs, validate_battles
 from routing.data.votes import read_arena_votes
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import outcome_probability
-from routing.studies.simulated.arena import PRICES_USD_PER_MILLION, SimulatedArena, simulate_arena
-from routing.studies.simulated.prompts import DIFFICULTIES, draw_prompts, read_parts
+from routing.studies.simulated.arena import (
+    DIFFICULTIES,
+    PRICES_USD_PER_MILLION,
+    SimulatedArena,
+    draw_prompts,
+    read_parts,
+    simulate_arena,
+)
 
 STRONG, WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
 

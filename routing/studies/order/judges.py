@@ -34,10 +34,7 @@ def alike_prompts(arena: SimulatedArena, n_prompts: int = 1) -> pd.DataFrame:
 
 
 def simulate_judges(arena: SimulatedArena, biases: Mapping[str, float], n_battles: int, rng: Generator) -> pd.DataFrame:
-    """Draw battles in order of display, each judge's own, with columns judge and those of `routing.battles`.
-
-    `biases`, by judge, are log-odds added to the rating of the model shown first.
-    """
+    """Draw each judge's battles in order of display; `biases`, by judge, are log-odds added to the first's rating."""
     sampled = {name: arena.sample_battles(alike_prompts(arena), n_battles, rng, bias) for name, bias in biases.items()}
     return pd.concat([table.assign(judge=name) for name, table in sampled.items()], ignore_index=True)
 
@@ -111,7 +108,7 @@ def plot_places(table: pd.DataFrame) -> Figure:
 def both_order_shares(answers: pd.DataFrame) -> pd.DataFrame:
     """Return judge, answer (one of `BOTH_ORDERS`), share of the items, low, high (95 %), n_items.
 
-    `answers` are those of `read_llmbar`: outputs, not positions. A row that lacks an answer is left out.
+    `answers` are those of `read_llmbar`; a row that lacks one is left out.
     """
     table = answers.dropna(subset=["winner_unswapped", "winner_swapped"])
     one, other = table["winner_unswapped"], table["winner_swapped"]
@@ -139,14 +136,12 @@ def compare_rankings(battles: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for judge, part in battles.groupby("judge", sort=False):
-        fit = fit_position_effect(part)
-        plain = fit_bradley_terry(count_pairs(part), "davidson").ratings
-        shift = (fit.ratings - plain).abs().max() * ELO_PER_LOG_ODDS
-        changed = int((fit.ratings.rank() != plain.rank()).sum())
-        spread = fit.ratings.std() / plain.std()
-        rows.append((judge, fit.position_effect, *fit.position_interval(), shift, spread, changed))
-    columns = ["judge", "effect", "low", "high", "largest_shift_elo", "spread_ratio", "ranks_changed"]
-    return pd.DataFrame(rows, columns=columns)
+        fit, plain = fit_position_effect(part), fit_bradley_terry(count_pairs(part), "davidson").ratings
+        row = dict(zip(("effect", "low", "high"), (fit.position_effect, *fit.position_interval()), strict=True))
+        row["largest_shift_elo"] = (fit.ratings - plain).abs().max() * ELO_PER_LOG_ODDS
+        row["spread_ratio"] = fit.ratings.std() / plain.std()
+        rows.append({"judge": judge, **row, "ranks_changed": int((fit.ratings.rank() != plain.rank()).sum())})
+    return pd.DataFrame(rows)
 
 
 def plot_effects(table: pd.DataFrame) -> Figure:
@@ -163,10 +158,9 @@ def show_first(battles: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def show_each_first(battles: pd.DataFrame) -> pd.DataFrame:
-    """Compare the rating of every model from battles that always showed it first with that from all battles.
+    """Compare the rating of every model from battles that always showed it first with that from all of one judge.
 
-    `battles` are of one judge, each pair shown in both orders. Columns are model, term (whether the fit has it),
-    shift_elo (its rating minus that with the term on all battles), ranks_gained.
+    Columns are model, term (whether the fit has it), shift_elo (to the rating with the term on all), ranks_gained.
     """
     everything = fit_position_effect(battles).ratings
     rows = []
@@ -184,8 +178,8 @@ def recover_known_bias(
 ) -> tuple[pd.DataFrame, PositionEffectFit]:
     """Fit ratings with and without the first-answer term where one model is always shown first and the truth is known.
 
-    `arena` has no topics, and `bias` is in log-odds. Returns a table of name (of a model, the best first), fit (as in
-    `STYLES`), estimate, low, high (95 %) in Elo points, and the fit with the term.
+    `arena` has no topics, and `bias` is in log-odds. Returns name (of a model, the best first), fit (as in `STYLES`),
+    estimate, low, high (95 %) in Elo points, and the fit with the term.
     """
     battles = show_first(arena.sample_battles(alike_prompts(arena), n_battles, rng, bias), model)
     truth = pd.Series(arena.mean_ratings, index=arena.models)
@@ -207,10 +201,9 @@ def plot_known_bias(table: pd.DataFrame, model: str) -> Figure:
 
 
 def average_shifts(battles: pd.DataFrame) -> pd.DataFrame:
-    """Average `show_each_first` over models, for every judge.
+    """Return the means of `show_each_first` over models, by judge.
 
-    Columns are name (of the judge), fit (as in `TERMS`), estimate, low, high (mean shift in Elo points, 95 % over
-    models), ranks_gained (mean).
+    Columns are name (of the judge), fit (of `TERMS`), estimate, low, high (Elo points, 95 % over models), ranks_gained.
     """
     parts = {judge: show_each_first(part) for judge, part in battles.groupby("judge", sort=False)}
     shifts = pd.concat(parts, names=["name"]).assign(fit=lambda table: table["term"].map(TERMS))

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.random import Generator
-from scipy.special import expit
+from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
 
 from routing.battles import count_pairs, encode_battles, sum_outcomes, validate_battles
 from routing.embeddings import PromptEncoder
 from routing.evaluation.call_curve import CallCurve, call_curve
 from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, fit_bradley_terry
 from routing.routers.base import Prompts, Router
+from routing.routers.bert import BertRouter
+from routing.routers.causal import CausalLMRouter
 from routing.routers.similarity import SimilarityRouter
+from routing.routers.training import BattlesByPrompt
 
 FOUR_BATTLES = pd.DataFrame({
     "model_a": ["gpt-4", "claude", "gpt-4", "mixtral"],
@@ -38,8 +43,7 @@ INITIAL_ELO = 1000.0
 def write_design(battles: pd.DataFrame, tiers: Mapping[str, str], overwrite: bool) -> pd.DataFrame:
     """Return the design row of each battle: columns strong and weak, and whether model_a won.
 
-    `overwrite` is RouteLLM's ``row[tier_a] = 1; row[tier_b] = -1``; otherwise entries are added, ``+= 1`` and ``-= 1``,
-    so that a battle within a tier is a row of zeros.
+    `overwrite` is RouteLLM's ``row[tier_a] = 1; row[tier_b] = -1``; else a battle within a tier adds up to zeros.
     """
     rows = pd.DataFrame(0, index=battles.index, columns=["strong", "weak"])
     for row, battle in battles.iterrows():
@@ -59,9 +63,8 @@ def fit_design(rows: pd.DataFrame) -> float:
 def overwrite_rows(battles: pd.DataFrame, tiers: pd.Series) -> pd.DataFrame:
     """Return battles of models as battles of tiers, the way RouteLLM's design matrix has them [RouteLLM24].
 
-    A row of the matrix is written as ``row[tier_a] = +1``, then ``row[tier_b] = -1``. Where both are one tier the
-    second write erases the first, and the row says that the label "model_a won" has log-odds ``-rating``: the tier
-    met an opponent rated 0, and won where model_b did. `tiers` has a whole number per model; rows and index are kept.
+    Within a tier the second write, ``row[tier_b] = -1``, erases the first, and "model_a won" has log-odds ``-rating``:
+    the tier met an opponent rated 0, and won where model_b did. `tiers` has a whole number per model; rows are kept.
     """
     table = validate_battles(battles)
     first, second = (table[side].map(tiers).map(TIER_NAME) for side in ("model_a", "model_b"))
@@ -71,8 +74,7 @@ def overwrite_rows(battles: pd.DataFrame, tiers: pd.Series) -> pd.DataFrame:
 def variance_tiers(ratings: pd.Series, n_tiers: int) -> pd.Series:
     """Return the tier of each model, 0 the strongest, with the least sum of variances within tiers [RouteLLM24].
 
-    `rating_tiers` has the squared deviation instead, as the paper says. A variance does not count its models, so here
-    tiers in the middle are large, and twice as many battles are between models of one tier.
+    `rating_tiers` has the squared deviation, as the paper says. A variance counts no models: middle tiers are large.
     """
     ordered = ratings.sort_values(ascending=False, kind="stable")
     values, n_models = ordered.to_numpy(), len(ratings)
@@ -95,8 +97,8 @@ def variance_tiers(ratings: pd.Series, n_tiers: int) -> pd.Series:
 class OriginalSimilarityRouter(Router):
     """RouteLLM's similarity-weighted router, with its tiers and its two faults of order [RouteLLM24].
 
-    Rows are overwritten (`overwrite_rows`), and the pair `strong`, `weak` is scored, whichever is queried. A tie is
-    half a win for each, as two rows of half the weight are there. The other parameters are those of `SimilarityRouter`.
+    Rows are overwritten (`overwrite_rows`), and the pair `strong`, `weak` is scored, whichever is queried. A tie, there
+    two rows of half the weight, is half a win for each. Other parameters are those of `SimilarityRouter`.
     """
 
     strong: str
@@ -140,10 +142,7 @@ class _Wrapper(Router):
 
 
 class FixedPairRouter(_Wrapper):
-    """Score the pair it was made with, as RouteLLM's matrix factorization does [RouteLLM24].
-
-    Which pair is queried is ignored, so with the two swapped hard prompts go to the weak model (its issue 79).
-    """
+    """Score the pair it was made with, whichever is queried, as RouteLLM's matrix factorization does (its issue 79)."""
 
     def __init__(self, router: Router, strong: str, weak: str) -> None:
         super().__init__(router)
@@ -154,11 +153,7 @@ class FixedPairRouter(_Wrapper):
 
 
 class TiesToWeakRouter(_Wrapper):
-    """Give the tie to the weak model, as RouteLLM's P(strong) = 1 - P(tie) - P(weak) does [RouteLLM24].
-
-    The first model named is the strong one. Named the other way round, the two answers do not add up to 1: the
-    probability of a tie is missing, which each time is the weak model's.
-    """
+    """Give the tie to the second model named, the weak one, as RouteLLM's P(strong) = 1 - P(tie) - P(weak) does."""
 
     def win_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         return self.router.outcome_probability(prompts, model_a, model_b)[:, 0]
@@ -166,6 +161,70 @@ class TiesToWeakRouter(_Wrapper):
     def outcome_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         p_strong = self.win_probability(prompts, model_a, model_b)
         return np.stack([p_strong, np.zeros_like(p_strong), 1 - p_strong], axis=1)
+
+
+class _FixedLabels:
+    """Logits of labels in place of ratings, P(strong) = 1 - P(labels that are the weak model's), whichever is queried.
+
+    A tie counts for whichever model is called weak. Here all battles are trained on, and the model that the leaderboard
+    rates higher is the strong one.
+    """
+
+    n_labels: ClassVar[int]
+    result_labels: ClassVar[tuple[int, int, int]]  # of: the strong model won, a tie, the weak model won
+    weak_from: ClassVar[int]  # this label and those after it are the weak model's
+
+    @property
+    def _n_outputs(self) -> int:
+        return self.n_labels
+
+    def _targets(self, battles: BattlesByPrompt) -> torch.Tensor:
+        result = torch.where(battles.offset >= 0, battles.outcome, 2 - battles.outcome)
+        return torch.tensor(self.result_labels, device=result.device)[result]
+
+    def _battle_losses(self, outputs: torch.Tensor, log_nu: torch.Tensor, battles: BattlesByPrompt) -> torch.Tensor:
+        return functional.cross_entropy(outputs[battles.prompt], self._targets(battles), reduction="none")
+
+    def _prior_outputs(self, battles: BattlesByPrompt) -> torch.Tensor:
+        counts = torch.bincount(self._targets(battles), minlength=self.n_labels)
+        return ((counts + 0.5) / counts.sum()).log()
+
+    def ratings(self, prompts: Prompts) -> np.ndarray:
+        raise TypeError(f"a {type(self).__name__} knows results of one pair, and rates no models")
+
+    def margin(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
+        """Log-odds of P(strong) for the model named first, whichever it is."""
+        return logit(softmax(self._outputs(prompts), axis=1)[:, : self.weak_from].sum(axis=1))
+
+    def outcome_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
+        p_strong = self.win_probability(prompts, model_a, model_b)
+        return np.stack([p_strong, np.zeros_like(p_strong), 1 - p_strong], axis=1)
+
+
+@dataclass
+class ThreeLabelRouter(_FixedLabels, BertRouter):
+    """The original BERT: labels strong, tie and weak, P(strong) = 1 - P(tie) - P(weak). Parameters as `BertRouter`."""
+
+    n_labels = 3
+    result_labels = (0, 1, 2)
+    weak_from = 1
+
+
+@dataclass
+class ScoreTokenRouter(_FixedLabels, CausalLMRouter):
+    """The original causal LLM: the weak answer's score as a token, P(strong) = 1 - P(score of 4 or 5).
+
+    A judge scored the answers there. A battle has no scores, so a loss of the weak model is written [[1]], a tie [[4]]
+    (as good, which is enough) and a win [[5]]. Parameters as `CausalLMRouter`.
+    """
+
+    n_labels = 5
+    result_labels = (0, 3, 4)
+    weak_from = 3
+
+    @property
+    def labels(self) -> list[str]:
+        return [f"[[{score}]]" for score in range(1, 6)]
 
 
 class EloRouter(Router):
@@ -204,16 +263,13 @@ def fit_rows(battles: pd.DataFrame) -> pd.Series:
 def fit_pivot_tables(battles: pd.DataFrame) -> pd.Series:
     """Return Elo ratings from three tables of pairs, as in the notebook's `compute_mle_elo` [Chiang24].
 
-    Wins of the first, wins of the second and ties are tables of first against second models, added by label. Only
-    models that had the outcome in that role are in a table, and the sum is missing where one of them is. Pairs
-    with a missing sum are skipped; a model without pairs keeps the initial 1000. Where no pair is left, as where the
-    winner is always first, scikit-learn raises a ValueError.
+    Wins of the first, wins of the second and ties are added by label. Only models that had the outcome in that role are
+    in a table; pairs missing in one are skipped, and a model without pairs keeps the initial 1000. Where no pair is
+    left, as where the winner is always first, scikit-learn raises a ValueError.
     """
     table = validate_battles(battles)
-    won, lost, tied = (
-        pd.crosstab(part["model_a"], part["model_b"])
-        for part in (table[table["winner"] == label] for label in ("model_a", "model_b", "tie"))
-    )
+    parts = (table[table["winner"] == label] for label in ("model_a", "model_b", "tie"))
+    won, lost, tied = (pd.crosstab(part["model_a"], part["model_b"]) for part in parts)
     if tied.empty:
         tied = pd.DataFrame(0, index=won.index, columns=won.columns)
     wins = 2 * won + 2 * lost.T + (tied + tied.T)
@@ -230,8 +286,7 @@ def fit_pivot_tables(battles: pd.DataFrame) -> pd.Series:
 def bootstrap_written_cells(battles: pd.DataFrame, n_resamples: int, rng: Generator) -> np.ndarray:
     """Return ratings refitted to resampled battles, as `bootstrap_ratings`, but of ordered cells [Chiang24].
 
-    Counts of the distinct (first model, second model, outcome) are drawn. The same battles swapped are other cells, so
-    that a seed draws other battles.
+    Counts of (first model, second model, outcome) are drawn; swapped, these are other cells, and a seed draws others.
     """
     models, *columns = encode_battles(battles)
     cells, counts = np.unique(np.stack(columns), axis=1, return_counts=True)

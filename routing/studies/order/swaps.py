@@ -27,7 +27,6 @@ from routing.routers.similarity import SimilarityRouter
 from routing.studies.leaderboard import online_elo
 from routing.studies.order import original
 from routing.studies.order.judges import alike_prompts, mean_interval
-from routing.studies.order.original_classifiers import ScoreTokenRouter, ThreeLabelRouter
 from routing.studies.paper import calls_cost_usd
 from routing.studies.plotting import plot_heatmaps, plot_lines, plot_rows
 from routing.studies.simulated.arena import SimulatedArena
@@ -36,20 +35,17 @@ ROUTELLM, ARENA, FIXED = "RouteLLM", "Arena notebook", "fixed"
 STYLES = {ROUTELLM: {"color": "C3", "marker": "X", "linestyle": "-"}}
 STYLES[FIXED] = {"color": "C0", "marker": "o", "linestyle": "--"}
 AS_DISPLAYED, PAIR_SWAPPED = "as displayed", "pair swapped"
-SETTINGS = pd.DataFrame(
-    {
-        "n_resamples": (20, 100, 200),  # of prompts, for intervals
-        "n_draws": (3, 5, 20),  # of battles
-        "n_tiers": (4, 4, 10),  # the paper's ten hold 64 models, the simulated arena has 12
-        "n_epochs": (1, 1, 3),
-        "batch_size": (512, 64, 64),
-        "n_of_pair": (100, 400, 400),  # battles that the classifiers are trained on
-        "n_texts": (30, 60, 60),  # prompts that they are queried about
-        "n_shares": (4, 9, 9),  # of battles within a tier
-        "n_across": (1_000, 4_000, 4_000),  # battles between tiers
-    },
-    index=["smoke", "quick", "full"],
-)
+SETTINGS = pd.DataFrame({
+    "n_resamples": (20, 100, 200),  # of prompts, for intervals
+    "n_draws": (3, 5, 20),  # of battles
+    "n_tiers": (4, 4, 10),  # the paper's ten hold 64 models, the simulated arena has 12
+    "n_epochs": (1, 1, 3),
+    "batch_size": (512, 64, 64),
+    "n_of_pair": (100, 400, 400),  # battles that the classifiers are trained on
+    "n_texts": (30, 60, 60),  # prompts that they are queried about
+    "n_shares": (4, 9, 9),  # of battles within a tier
+    "n_across": (1_000, 4_000, 4_000),  # battles between tiers
+}, index=["smoke", "quick", "full"])  # fmt: skip
 SWAPS = {  # in the order of the figure's columns
     "all rows": "(a) all rows swapped",
     "winner first": "(b) winner first",
@@ -90,7 +86,8 @@ def vector_forms(n_tiers: int, n_epochs: int, batch_size: int) -> dict[str, Form
 def text_forms() -> dict[str, Forms]:
     """Return RouteLLM's and the fixed form of the classifiers: the cheapest, a head on one layer."""
     head = {"train": "head", "n_layers": 1, "max_length": 16}
-    kinds = {"BERT": (ThreeLabelRouter, BertRouter), "causal LLM": (ScoreTokenRouter, CausalLMRouter)}
+    kinds = {"BERT": (original.ThreeLabelRouter, BertRouter)}
+    kinds["causal LLM"] = (original.ScoreTokenRouter, CausalLMRouter)
     return {name: tuple(lambda *_, kind=kind: kind(**head) for kind in both) for name, both in kinds.items()}
 
 
@@ -103,14 +100,12 @@ def audit_forms(
 
     The kind of the first form is `form`, and `original_curve` evaluates it; the second is "fixed", by `call_curve`.
     """
-    audits = []
+    audits = {}
     for name, both in forms.items():
         for kind, make, curve in zip((form, FIXED), both, (original_curve, call_curve), strict=True):
             options = {"embeddings": embeddings, "quality": quality, "make_curve": curve, "seed": seed}
-            audits.append(audit_order(make, battles, prompts, pair, **options))
-            audits[-1].insert(0, "kind", kind)
-            audits[-1].insert(0, "router", name)
-    return pd.concat(audits, ignore_index=True)
+            audits[name, kind] = audit_order(make, battles, prompts, pair, **options)
+    return pd.concat(audits, names=["router", "kind"]).reset_index(["router", "kind"]).reset_index(drop=True)
 
 
 def audit_leaderboards(
@@ -118,8 +113,8 @@ def audit_leaderboards(
 ) -> pd.DataFrame:
     """Return `audit_forms` of what the Arena notebook computes from battles alone, evaluated by a naive top-k cut.
 
-    Regression on rows sees the battles without ties, as only they can have one outcome. For the bootstrap the upper
-    ends of its intervals take the place of ratings, of models with `min_battles` in each column.
+    Regression on rows sees no ties, as only without them one class is possible. The bootstrap's upper interval ends
+    take the place of ratings, of models with `min_battles` in each column.
     """
 
     def upper_ends(table: pd.DataFrame, written: bool) -> pd.Series:
@@ -137,10 +132,10 @@ def audit_leaderboards(
         "ratings, rows without ties": (original.fit_rows, BradleyTerryRouter, decided),
         "intervals, bootstrap": (partial(upper_ends, written=True), fixed_ends, often),
     }
-    audits = []
+    audits, options = [], (prompts, pair, None, quality, seed, ARENA, original.curve_by_rows)
     for name, (fit_elo, fixed, table) in parts.items():
         forms = {name: (lambda *_, fit=fit_elo: original.EloRouter(fit), lambda *_, make=fixed: make())}
-        audits.append(audit_forms(forms, table, prompts, pair, None, quality, seed, ARENA, original.curve_by_rows))
+        audits.append(audit_forms(forms, table, *options))
     return pd.concat(audits, ignore_index=True)
 
 
@@ -163,9 +158,9 @@ def score_orders(
     make_router: RouterMaker, battles: pd.DataFrame, embeddings: np.ndarray, prompts: Mapping[str, np.ndarray],
     pair: Pair, rng: Generator,
 ) -> Scores:  # fmt: skip
-    """Return log-odds that the strong model wins, fitted to the battles in every order of `reorder_battles`.
+    """Return log-odds that the strong model wins, fitted to the battles "as displayed" and in other orders.
 
-    Also "as displayed", and "pair swapped": the same router queried about (weak, strong), mirrored back. The index of
+    These are those of `reorder_battles`, and "pair swapped": queried about (weak, strong), mirrored back. The index of
     `battles` counts from 0; `prompts` are embedded, by benchmark.
     """
     scores: Scores = {name: {} for name in prompts}
@@ -205,9 +200,8 @@ def draw_decisions(
 ) -> pd.DataFrame:  # fmt: skip
     """Return the decisions changed by swapping all rows, on several draws of so many battles and so many prompts.
 
-    All `makers`, by kind, see the same draws. Columns are kind, definition, changed (share of the prompts). "half of
-    the calls": before and after, half of the calls go to the strong model; "old threshold kept": the median score
-    before the swap stays the threshold after it.
+    All `makers`, by kind, see the same draws. Columns are kind, definition, changed (share of the prompts): where "half
+    of the calls" are strong before and after, or where the median score before is the "old threshold kept".
     """
     rows = []
     for _ in range(n_draws):
@@ -271,10 +265,9 @@ def plot_consequences(consequences: pd.DataFrame) -> Figure:
 
 
 def name_both_ways(routers: Mapping[tuple[str, str], Router], prompts: Prompts, pair: Pair) -> pd.DataFrame:
-    """Return what fitted routers, by (kind, name), say of the pair named either way round.
+    """Return what fitted routers, by (kind, name), say of each prompt, the pair named either way round.
 
-    One row per router and prompt: kind, form ("kind: name"), straight (P(strong wins)), mirrored (1 - P(weak wins)),
-    sum (of the two probabilities; 1 where naming means nothing).
+    Columns are straight (P(strong wins)), mirrored (1 - P(weak wins)), sum (of both), kind, form ("kind: name").
     """
     parts = []
     for (kind, name), router in routers.items():
@@ -309,9 +302,9 @@ def same_tier_bias(
 ) -> pd.DataFrame:  # fmt: skip
     """Return P(strong wins) minus the truth, as battles within a tier are added to `n_across` between tiers.
 
-    Battles are decided ones of `level_tiers`, on prompts that are all alike, so that those within a tier teach a sound
-    fit nothing. `shares` of battles within a tier are below 1; all shares and routers see the same draws. Columns are
-    router ("RouteLLM", "fixed"), share, estimate (mean error over the draws), low, high (95 % of that mean).
+    Battles are decided ones of `level_tiers`, on prompts that are all alike: those within a tier teach a sound fit
+    nothing. `shares` of these are below 1; all see the same draws. Columns are router ("RouteLLM", "fixed"), share,
+    estimate (mean error over the draws), low, high (95 % of that mean).
     """
     level = level_tiers(arena, n_tiers)
     prompts = alike_prompts(level)

@@ -28,14 +28,11 @@ def fit_routers(profile: str, seed: int, sets: TrainingSets) -> dict[str, Router
     """
     made = {"bradley_terry": BradleyTerryRouter(prior_strength=1.0)} | embedding_routers(profile, seed)
     made["matrix_factorization"] = replace(made["matrix_factorization"], n_seeds=1, n_epochs=1)
-    kinds = list(KINDS)
     if profile == "smoke":  # a fresh process per router is most of what this notebook costs
         made.pop("matrix_factorization")
-        kinds = []
-    routers = {name: router.fit(sets.battles["arena"]) for name, router in made.items()}
-    for kind in kinds:
-        routers[kind] = plan_trainings(make_classifier(kind, profile, seed), sets)["arena"].fitted
-    return routers
+    trainings = {kind: plan_trainings(make_classifier(kind, profile, seed), sets)["arena"] for kind in KINDS}
+    classifiers = {kind: training.fitted for kind, training in trainings.items() if profile != "smoke"}
+    return {name: router.fit(sets.battles["arena"]) for name, router in made.items()} | classifiers
 
 
 def throughput_table(timings: pd.DataFrame) -> pd.DataFrame:

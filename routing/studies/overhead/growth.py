@@ -1,7 +1,6 @@
 """Measure how a router's cost grows with battles, models and the width of embeddings, on random unit vectors.
 
-What a prompt says changes no timing here: the work is the same products and sums whatever the numbers are. How the
-cluster's cost grows is measured by ``benchmarks/scale.py``.
+What a prompt says changes no timing here. How the cluster's cost grows is measured by ``benchmarks/scale.py``.
 """
 
 from __future__ import annotations

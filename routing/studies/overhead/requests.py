@@ -1,8 +1,7 @@
 """Measure what routing a request costs: seconds and memory, from text in to choice out.
 
-Timings are of one core, as a server that runs one such process on each of its cores has them. They depend on the
-machine and on what else it does, and are not the same in two runs. A fresh process imports this module to measure a
-router, so it imports nothing that a router does not need.
+Timings are of one core, as a server that runs one such process on each of its cores has them, and not the same in two
+runs. A fresh process imports this module to measure a router, so it imports nothing that a router does not need.
 """
 
 from __future__ import annotations
@@ -51,11 +50,7 @@ def route(router: Router, prompts: Sequence[str], pair: tuple[str, str]) -> np.n
 
 
 def time_requests(router: Router, workload: Workload) -> pd.DataFrame:
-    """Time every batch, in this process.
-
-    One row per batch: batch (its size), run, seconds, and encoding_s, those of them in which the encoder or transformer
-    turned text into vectors.
-    """
+    """Return batch (its size), run, seconds and encoding_s (turning text into vectors) of every batch routed here."""
     stream = itertools.cycle(workload.prompts)
     rows = []
     with _timed_encoding(router) as encoding:
@@ -95,10 +90,7 @@ def _timed_encoding(router: Router) -> Iterator[list[float]]:
 
 
 def measure_saved(folder: Path, workload: Workload) -> tuple[pd.DataFrame, float]:
-    """Time the router in `folder`, and return the MiB of memory that loading it and its largest batch takes.
-
-    For a fresh process. No vector comes from a cache.
-    """
+    """Time the router in `folder`, without a cache; also return the MiB that it takes, in a fresh process."""
     router = load_router(folder)
     if isinstance(router, EmbeddingRouter):
         router.encoder = replace(router.encoder, cache=False)
@@ -108,10 +100,9 @@ def measure_saved(folder: Path, workload: Workload) -> tuple[pd.DataFrame, float
 
 
 def measure_routers(routers: Mapping[str, Router], workload: Workload) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return timings and memory of fitted routers, each saved and loaded again in a fresh process.
+    """Return `time_requests` and memory of fitted routers, each saved and loaded again in a fresh process.
 
-    Timings have router and the columns of `time_requests`; memory has router, resident_mib (see `measure_saved`),
-    saved_mib (size of its files).
+    Memory has router, resident_mib (of loading it and its largest batch), saved_mib (size of its files).
     """
     timings, memory = {}, []
     for name, router in routers.items():

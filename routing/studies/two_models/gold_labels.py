@@ -1,7 +1,7 @@
 """Train routers on gold labels alone, by cross-validation, and transfer such labels to another benchmark.
 
-The router is similarity weighting between the two models of `PAIR`, on one battle per prompt that the answer key
-decides. What it sees of a prompt and its gamma are chosen by inner folds, never on the prompts it is evaluated on.
+The router is similarity weighting of the models of `PAIR`, on a battle per prompt that the answer key decides. What it
+sees of a prompt and its gamma are chosen by inner folds, never on the prompts it is evaluated on.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def surface_features(prompts: Sequence[str]) -> np.ndarray:
     """Return eight features of each prompt that say how much work it is: (n_prompts, 8), float64.
 
     Logarithms of 1 plus: characters, words, numbers, the largest number, line breaks, sentences, symbols of formulas,
-    and characters per word. An encoder that separates topics loses these.
+    characters per word.
     """
     features = np.zeros((len(prompts), N_FEATURES))
     for row, prompt in zip(features, prompts, strict=True):
@@ -59,8 +59,7 @@ def surface_features(prompts: Sequence[str]) -> np.ndarray:
 def add_surface(vectors: np.ndarray, prompts: Sequence[str], weight: float) -> np.ndarray:
     """Append to unit vectors the surface features of their prompts: (n_prompts, width + 8), unit rows, float32.
 
-    The features are scaled to mean 0 and deviation 1 over these prompts (to 0 where all are equal), then to a root mean
-    square length of `weight`, where that of a vector is 1; no label is used.
+    The features have mean 0 and deviation 1 over these prompts (0 where all are equal), times `weight` / sqrt(8).
     """
     features = surface_features(prompts)
     spread = features.std(axis=0)
@@ -80,8 +79,7 @@ class GoldMargin(NamedTuple):
 def gold_vectors(tables: Benchmarks) -> Vectors:
     """Return what a router may see of a prompt, by kind, then by benchmark: arrays of unit rows.
 
-    "layer 4" is the mean of the tokens after the fourth of six layers, which says less about the topic than the last
-    layer and more about the type of question.
+    "layer 4", of six, says less about the topic than the last layer and more about the type of question.
     """
     prompts = {benchmark: table.prompts["prompt"].tolist() for benchmark, table in tables.items()}
     encoders = {"last layer": PromptEncoder(), "layer 4": PromptEncoder(n_layers=4, max_length=256)}
@@ -146,10 +144,9 @@ def cross_validate_gold(
 def learn_few_labels(
     benchmark: str, table: BenchmarkTable, vectors: Vectors, labelled: np.ndarray, rng: Generator
 ) -> list[GoldMargin]:
-    """Return margins of a router trained on the prompts in `labelled` alone; with subjects, also of folds by subject.
+    """Return margins of a router trained on the prompts in `labelled`, bool (n_prompts,); also of folds by subject.
 
-    Both choose on the labels, by folds of prompts or of subjects, and neither rates a prompt in `labelled`, a bool
-    array of shape (n_prompts,).
+    Both choose on the labels, by folds of prompts or of subjects, and neither rates a prompt in `labelled`.
     """
     battles, candidates = label_battles(table), _candidates(vectors, benchmark)
     chosen = _choose(candidates, battles, table.prompts["prompt"], labelled, rng)
@@ -166,8 +163,7 @@ def learn_few_labels(
 def transfer_gold(sources: Benchmarks, benchmark: str, vectors: Vectors, rng: Generator) -> list[GoldMargin]:
     """Return margins on a benchmark by routers trained on labels of others, one per label rule.
 
-    Vectors and gamma are chosen on the labels themselves, without surface features, whose scale depends on the
-    benchmark.
+    All is chosen on the labels themselves, without surface features, whose scale depends on the benchmark.
     """
     candidates = _candidates({kind: seen for kind, seen in vectors.items() if "surface" not in kind}, *sources)
     margins = []
@@ -180,10 +176,7 @@ def transfer_gold(sources: Benchmarks, benchmark: str, vectors: Vectors, rng: Ge
 
 
 def evaluate_gold(margins: list[GoldMargin], tables: Benchmarks, n_resamples: int, rng: Generator) -> pd.DataFrame:
-    """Return metrics of each margin with intervals over its prompts, averaged over repeats.
-
-    Columns are benchmark, labels, metric, estimate, low, high, chosen (of the first repeat).
-    """
+    """Return metrics of each margin over its prompts, averaged over repeats, and what the first repeat has chosen."""
     parts = []
     for item in margins:
         kept = np.isfinite(item.margin)

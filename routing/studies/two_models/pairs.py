@@ -88,10 +88,10 @@ def evaluate_margins(
     margins: Margins, sets: TrainingSets, benchmarks: Benchmarks, n_resamples: int, rng: Generator,
     metrics: Mapping[object, Callable[..., float]] = METRICS, baselines: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return metrics of every margin with intervals over the prompts that its training set leaves to evaluate.
+    """Return `bootstrap_metrics` of every margin on the prompts that its training set leaves, and what it belongs to.
 
-    Routers of one training set and benchmark are resampled together, so their differences are paired. `baselines` adds
-    "random" in expectation and the "oracle". The columns are those of `bootstrap_metrics`, training_data, benchmark.
+    Routers of one training set and benchmark are resampled together: differences are paired. `baselines` adds "random"
+    in expectation and the "oracle".
     """
     tables = []
     for data, benchmark in dict.fromkeys((key.training_data, key.benchmark) for key in margins):
@@ -108,10 +108,9 @@ def evaluate_margins(
 def curve_table(
     margins: Margins, sets: TrainingSets, benchmarks: Benchmarks, n_resamples: int, rng: Generator, shares: np.ndarray
 ) -> pd.DataFrame:
-    """Return call-performance curves with bands: quality at each share of calls to the strong model.
+    """Return call-performance curves: strong_share, estimate, low, high (quality), pgr (of the estimate).
 
-    A band is that of the recovered gap, drawn between the two models' quality on all prompts. The columns are
-    training_data, benchmark, router, strong_share, estimate, low, high (quality), pgr (of the estimate).
+    A band is that of the recovered gap, drawn between the two models' quality on all prompts.
     """
     metrics = {share: lambda curve, share=share: float(curve.pgr(share)) for share in shares}
     table = evaluate_margins(margins, sets, benchmarks, n_resamples, rng, metrics, baselines=True)
@@ -128,11 +127,10 @@ def cost_table(
     margins: Margins, sets: TrainingSets, benchmarks: Benchmarks, n_resamples: int, rng: Generator,
     levels: Sequence[float] = LEVELS,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return what recovering a share of the gap costs at the paper's prices, compared with random routing.
+    """Return what recovering a share of the gap (pgr) costs at the paper's prices, of "random" routing too.
 
-    The columns are training_data, benchmark, router ("random" too), pgr, strong_share (the CPT at that level), low,
-    high (of the share), usd_per_1000, usd_low, usd_high (per 1,000 calls), and saving: the share of strong calls that
-    random routing needs over the router's, the paper's cost-saving ratio.
+    Columns are strong_share (the CPT at that level), low, high, usd_per_1000, usd_low, usd_high (per 1,000 calls), and
+    saving: the share of strong calls of random routing over the router's, the paper's cost-saving ratio.
     """
     metrics = {level: lambda curve, level=level: curve.cpt(level) for level in levels}
     table = evaluate_margins(margins, sets, benchmarks, n_resamples, rng, metrics, baselines=True)
@@ -146,8 +144,7 @@ def cost_table(
 def similarity_table(sets: TrainingSets, benchmarks: Benchmarks, encoder: PromptEncoder) -> pd.DataFrame:
     """Return how similar a benchmark's prompts are to those of each training set: the mean of each highest cosine.
 
-    Prompts of the training set itself are left out, as in every other figure. The columns are benchmark, training_data,
-    similarity, battles, and paper (missing where it prints none).
+    Prompts trained on are left out. Columns are benchmark, training_data, similarity, battles, paper (may be missing).
     """
     known = {name: encoder.encode(table["prompt"].unique().tolist()) for name, table in sets.battles.items()}
     rows = []
@@ -174,10 +171,7 @@ def category_table(margins: Margins, table: BenchmarkTable) -> pd.DataFrame:
 
 
 def compare_rules(study: Study, seed: int) -> pd.DataFrame:
-    """Measure random routing and the oracle by the rules of the paper's text and of RouteLLM's code.
-
-    The columns are benchmark, router, apgr_exact, apgr_trapezoid, apgr_mean_of_ten, cpt50_smallest, cpt50_routellm.
-    """
+    """Return APGR and CPT50 of random routing and the oracle by the rules of the paper's text and RouteLLM's code."""
     rows = []
     for name, table in study.benchmarks.items():
         quality = pair_quality(table)
@@ -199,8 +193,8 @@ def pick_published(margins: Margins) -> dict[Key, np.ndarray]:
 def earlier_pair(margins: Margins, table: BenchmarkTable, n_resamples: int, rng: Generator) -> pd.DataFrame:
     """Route Claude 3 Opus and Llama 3 8B, the other pair of the paper's first versions, by margins for `PAIR`.
 
-    Their quality is GPT-4's mean grade of both turns, in the first repository that has all. The columns are
-    training_data, router, metric (as the paper measures), estimate, low, high, paper (missing where there is none).
+    Their quality is GPT-4's mean grade of both turns, in the first repository that has all. Columns are training_data,
+    router, metric (as the paper measures), estimate, low, high, paper (may be missing).
     """
     grades = read_mt_bench_judgements()
     grades = grades[grades["public_model"] & (grades["judge"] == "gpt-4") & grades["model"].isin(EARLIER_PAIR)]
@@ -215,10 +209,7 @@ def earlier_pair(margins: Margins, table: BenchmarkTable, n_resamples: int, rng:
 
 
 def commercial_points(scores: Mapping[str, np.ndarray], table: BenchmarkTable) -> pd.DataFrame:
-    """Return the share of strong calls at which each router first has the MT-Bench score of a commercial one.
-
-    The columns are commercial, score, router, strong_share (missing where the curve never gets there).
-    """
+    """Return at which strong_share each router first has the score of a commercial one; missing where it never has."""
     grades = read_mt_bench_judgements()
     graded = grades[grades["question_id"].isin(table.prompts["question_id"])].groupby(["model", "question_id"])
     means = graded["score"].mean().groupby("model").mean()  # one lacks a turn; that question counts with the other
@@ -237,11 +228,7 @@ LINES = {name: {**style, "marker": ""} for name, style in ROUTER_STYLES.items()}
 
 
 def plot_paper_and_ours(table: pd.DataFrame, random_ranges: Mapping[str, tuple[float, float]]) -> Figure:
-    """Draw APGR of the paper and here, one row per training set and router; grey: the range of one random router.
-
-    The table has benchmark, training_data, router, estimate, low, high, paper (may be missing); the ranges are by
-    benchmark.
-    """
+    """Draw APGR of the paper and here, a row per training set and router; grey: the range of one random router."""
     shown = table.assign(name=table["training_data"] + ": " + table["router"].map(spell), source=OURS)
     printed = shown.dropna(subset="paper")
     title = f"{(table['low'] > 0.5).sum()} of {len(table)} routers are significantly better than random"
@@ -276,7 +263,7 @@ def _draw_curves(table: pd.DataFrame, title: str, **settings: object) -> Figure:
 
 
 def plot_call_curves(table: pd.DataFrame) -> Figure:
-    """Draw quality against the share of strong calls, one panel per benchmark, with bands; `table` as `curve_table`."""
+    """Draw the table of `curve_table`, one panel per benchmark."""
     trained = table[~table["router"].isin(["random", "oracle"])]
     areas = trained.groupby(["benchmark", "router"])["pgr"].mean()  # of equally spaced shares
     benchmark, router = areas.idxmax()
