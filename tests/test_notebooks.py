@@ -16,6 +16,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from routing.runner.pages import FRONT_TAG
 from routing.runner.run import KERNEL, read_parameters, run_notebooks
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -62,7 +63,7 @@ def _leftover_faults(notebook: NotebookNode) -> list[str]:
     if extra:
         faults.append(f"metadata of a run: {', '.join(sorted(extra))}")
     for number, cell in enumerate(notebook.cells, 1):
-        tags = set(cell.metadata.get("tags", [])) - {"parameters"}
+        tags = set(cell.metadata.get("tags", [])) - {"parameters", FRONT_TAG}
         if tags or set(cell.metadata) - {"tags"}:
             faults.append(f"cell {number} has metadata of a run: {', '.join(sorted({*cell.metadata, *tags}))}")
         if cell.cell_type == "code" and (cell.outputs or cell.execution_count is not None):

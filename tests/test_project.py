@@ -91,7 +91,7 @@ print(sorted(heavy))
 
 # Which extra the modules of a folder may import besides the core's dependencies.
 EXTRA_OF = {"runner": "notebooks", "studies": "notebooks", "cluster": "scale", "data": "scale"}  # data: Parquet
-COME_WITH_OTHERS = {"huggingface-hub", "safetensors", "cloudpickle", "fsspec"}  # with transformers or Dask
+COME_WITH_OTHERS = {"huggingface-hub", "safetensors", "tokenizers", "cloudpickle", "fsspec"}  # with transformers, Dask
 
 
 def test_every_import_is_of_a_declared_dependency():

@@ -14,7 +14,6 @@ import sys
 sys.modules.setdefault("rfc3987_syntax", None)
 
 import ast
-import html
 import json
 import multiprocessing
 import os
@@ -34,12 +33,12 @@ import nbformat
 import psutil
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
-from nbconvert import HTMLExporter
 from papermill.translators import PythonTranslator
 from traitlets.config import Config
 
 from routing.files import hash_file, lock_folder, write_atomically, write_json
 from routing.runner import provenance
+from routing.runner.pages import FRONT_PAGE, clean_copy, write_page, write_section
 
 KERNEL = "python3"
 QUIET_BARS = "ignore:IProgress not found"  # tqdm would rather have widgets, and warns with a local path
@@ -47,17 +46,6 @@ CELL_TIMEOUT_S = {"smoke": 300, "quick": 600, "full": 7200}  # the profiles
 COMMON_PARAMETERS = ("profile", "seed", "results_dir")  # every notebook has them
 Values = dict[str, provenance.Literal]
 RUNNER_PARAMETERS = ("profile", "results_dir")  # and the runner sets these
-PAGE_TEMPLATE = "{% extends 'lab/index.html.j2' %}"  # without its scripts, all of which are fetched from the network
-for block in ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs"):
-    PAGE_TEMPLATE += f"{{% block {block} %}}{{% endblock %}}"
-INDEX_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>routing: {profile}</title><style>
-body {{ font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto }} td, th {{ text-align: left; padding: .4em }}
-img {{ height: 7em; border: 1px solid #ddd }} .failed {{ color: #b30000 }}
-</style></head><body><h1>routing: profile {profile}</h1><table>
-<tr><th>notebook</th><th>status</th><th>seconds</th><th>figures</th></tr>
-{rows}
-</table></body></html>"""
 
 
 @dataclass(frozen=True)
@@ -203,10 +191,14 @@ def execute_notebook(
         for number, cell in enumerate(cells, 1):
             if "execution" in cell.metadata:  # it has started; the last one failed
                 failure |= {"cell": number, "cell_line": cell.source.strip().split("\n")[0]}
+    if pending.profile == "full" and not failure:
+        try:
+            write_atomically(results / pending.name / f"{pending.name}.ipynb", nbformat.writes(clean_copy(notebook)))
+        except ValueError as error:
+            failure["error"] = str(error)
     outcome = pending.ended("failed" if failure else "ok", results, time.perf_counter() - clock_s, **failure)
     notebook.metadata.update(title=outcome.title, routing=asdict(outcome))
-    page, _ = HTMLExporter(raw_template=PAGE_TEMPLATE).from_notebook_node(notebook)
-    write_atomically(output / f"{pending.name}.html", page)
+    write_atomically(output / f"{pending.name}.html", write_page(notebook))
     write_atomically(output / f"{pending.name}.ipynb", nbformat.writes(notebook))
 
 
@@ -272,17 +264,14 @@ def _execute_all(
 
 def _write_index(output: Path, results: Path, profile: str) -> None:
     """Write ``index.html`` over all executed copies in the output folder, those of earlier runs too."""
-    place = Path(os.path.relpath(results, output)).as_posix()
-    rows = []
-    for done in filter(None, map(read_outcome, sorted(output.glob("[0-9][0-9]_*.ipynb")))):
-        images = [html.escape(f"{place}/{done.name}/{name}") for name in done.figures]
-        links = [f'<a href="{image}"><img loading="lazy" alt="{image}" src="{image}"></a>' for image in images]
-        rows.append(
-            f'<tr><td><a href="{done.name}.html">{html.escape(done.title)}</a><br>{done.name}</td>'
-            f'<td class="{done.status}">{html.escape(done.failure if done.error else done.status)}</td>'
-            f"<td>{done.seconds:.0f}</td><td>{''.join(links)}</td></tr>"
-        )
-    write_atomically(output / "index.html", INDEX_PAGE.format(profile=profile, rows="\n".join(rows)))
+    place, sections = Path(os.path.relpath(results, output)).as_posix(), []
+    for copy in sorted(output.glob("[0-9][0-9]_*.ipynb")):
+        if done := read_outcome(copy):
+            status = done.failure if done.error else done.status
+            figures = [name for name in done.figures if (results / done.name / name).is_file()]
+            where = results / done.name, f"{place}/{done.name}", figures
+            sections.append(write_section(copy, done.title, status, *where))
+    write_atomically(output / "index.html", FRONT_PAGE.format(profile=profile, sections="\n".join(sections)))
 
 
 def run_notebooks(

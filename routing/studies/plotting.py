@@ -303,7 +303,8 @@ def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, da
         label_height = 0.15 / figure.get_figheight()  # 0.15 inches: one line of 7 points and some air
         engine.set(rect=(0, label_height, 1, 1 - label_height))
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    title = " ".join(figure.get_suptitle().split())  # which pages show as the figure's caption
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None, "Title": title})
     write_atomically(folder / f"{name}.png", png.getvalue())
     csv = table.to_csv(index=named, float_format="%.10g", lineterminator="\n")
     write_atomically(folder / f"{name}.csv", csv)

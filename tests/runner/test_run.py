@@ -236,7 +236,7 @@ def finished(tmp_path, monkeypatch):
             (results / pending.name).mkdir(parents=True, exist_ok=True)
             (results / pending.name / "a.png").write_bytes(b"png")
             outcome = pending.ended("ok", results, 1.0)
-            (output / f"{pending.name}.ipynb").write_text(json.dumps({"metadata": {"routing": vars(outcome)}}))
+            nbformat.write(new_notebook(metadata={"routing": vars(outcome)}), output / f"{pending.name}.ipynb")
             yield pending, outcome
 
     monkeypatch.setattr(run, "_execute_all", pretend)
