@@ -1,21 +1,11 @@
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from routing.studies import classifiers
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
-def title_of(figure) -> str:
-    return figure.get_suptitle()
+from tests.studies.conftest import title
 
 
 @pytest.mark.parametrize("profile", classifiers.SETTINGS)
@@ -39,7 +29,7 @@ def test_training_sets_are_drawn_next_to_the_paper_where_it_has_a_number():
         }
     )
     figure = classifiers.plot_training_sets(areas)
-    assert title_of(figure).startswith("1 of 3")
+    assert title(figure).startswith("1 of 3")
     black = [line.get_xdata()[0] for axis in figure.axes for line in axis.lines if line.get_marker() == "|"]
     assert black == [0.5, 0.48]
 
@@ -47,6 +37,6 @@ def test_training_sets_are_drawn_next_to_the_paper_where_it_has_a_number():
 def test_titles_are_made_from_the_tables():
     part = {"step": [0, 5], "battles": "validation", "loss": [0.5, 0.4875], "line": "a"}
     curve = pd.concat([pd.DataFrame(part | {"trained": name}) for name in ("last layer", "all layers")])
-    assert "-0.0125 nats" in title_of(classifiers.plot_loss_curve(curve))
+    assert "-0.0125 nats" in title(classifiers.plot_loss_curve(curve))
     heads = pd.DataFrame({"benchmark": ["MMLU", "GSM8K"], "chosen": "layer 4", "estimate": [0.61, 0.52]})
-    assert "0.610 (MMLU)" in title_of(classifiers.plot_gold_heads(heads.assign(low=0.4, high=0.7)))
+    assert "0.610 (MMLU)" in title(classifiers.plot_gold_heads(heads.assign(low=0.4, high=0.7)))

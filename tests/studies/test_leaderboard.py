@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +14,8 @@ from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, fit_bradley_terry
 from routing.studies import leaderboard
 from routing.studies.inputs import PAIR
 from routing.studies.leaderboard import online_elo
-from routing.studies.plotting import set_style
 from tests.conftest import battle_tables
+from tests.studies.conftest import title
 
 MODELS = (*PAIR, *(f"model {number:02d}" for number in range(10)))
 
@@ -38,18 +36,6 @@ def votes() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def fits(votes) -> dict:
     return {ties: fit_bradley_terry(count_pairs(votes), ties) for ties in ("half", "drop", "davidson", "rao_kupper")}
-
-
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        set_style()
-        yield
-    plt.close("all")
-
-
-def title(figure) -> str:
-    return figure.get_suptitle().replace("\n", " ")
 
 
 def test_online_elo_of_a_worked_example():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,22 +27,11 @@ from routing.studies.order.judges import (
     simulate_judges,
 )
 from routing.studies.order.swaps import level_tiers
-from routing.studies.plotting import set_style, write_number
+from routing.studies.plotting import write_number
 from routing.studies.simulated.arena import SimulatedArena, simulate_arena
+from tests.studies.conftest import title
 
 BIASES = {"fair": 0.0, "first": 1.2, "second": -0.6}
-
-
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        set_style()
-        yield
-    plt.close("all")
-
-
-def title(figure) -> str:
-    return figure.get_suptitle().replace("\n", " ")
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,26 +33,14 @@ from routing.studies.order.swaps import (
     select_row_orders,
     vector_forms,
 )
-from routing.studies.plotting import set_style
 from routing.studies.simulated.arena import SimulatedArena, simulate_arena
+from tests.studies.conftest import title
 
 PAIR = ("gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1")
 FORMS = {
     "RouteLLM": lambda *pair: OriginalSimilarityRouter(*pair, n_tiers=4),
     "fixed": lambda *_: SimilarityRouter(n_tiers=4),
 }
-
-
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        set_style()
-        yield
-    plt.close("all")
-
-
-def title(figure) -> str:
-    return figure.get_suptitle().replace("\n", " ")
 
 
 @pytest.fixture(scope="module")

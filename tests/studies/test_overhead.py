@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,12 +39,6 @@ def slow_encoder(texts: list[str]) -> np.ndarray:
     """3 ms a text."""
     time.sleep(0.003 * len(texts))
     return np.array([[len(text), 1.0, hash(text) % 7] for text in texts])
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -23,19 +23,10 @@ from routing.studies.plotting import (
     plot_points,
     plot_rows,
     save_figure,
-    set_style,
     write_number,
 )
 
 TABLE = pd.DataFrame({"calls": [0.0, 0.5, 1.0], "quality": [1 / 3, 2 / 3, 1.0], "n": [1, 2, 3]})
-
-
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        set_style()
-        yield
-    plt.close("all")
 
 
 def draw() -> Figure:

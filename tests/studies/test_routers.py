@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +12,8 @@ from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies import routers
 from routing.studies.inputs import Study
-from routing.studies.plotting import set_style
 from routing.studies.simulated.arena import simulate_arena
+from tests.studies.conftest import title
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +35,6 @@ def encode(prompts: list[str]) -> np.ndarray:
 @pytest.fixture(scope="module")
 def vectors(study) -> np.ndarray:
     return encode(study.battles["prompt"].tolist())
-
-
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        set_style()
-        yield
-    plt.close("all")
-
-
-def title(figure) -> str:
-    return figure.get_suptitle().replace("\n", " ")
 
 
 def test_gains_are_over_the_leaderboard_and_the_truth_is_there_where_known(study):

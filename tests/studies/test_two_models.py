@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,12 +40,6 @@ def study():
 @pytest.fixture(scope="module")
 def sets(study):
     return training_sets(study, 3)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def made_up_margins(sets, rng) -> dict[Key, np.ndarray]:
