@@ -11,12 +11,13 @@ import importlib
 import json
 import math
 import re
+import unicodedata
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -119,6 +120,10 @@ class Router(ABC):
         row = np.arange(len(battles))
         return self._outcomes(ratings[row, position[codes.model_a]] - ratings[row, position[codes.model_b]])
 
+    def prompts_learned(self) -> np.ndarray | None:
+        """Return hashes of the prompts learned from, sorted (`find_learned` compares); None where none were kept."""
+        return getattr(self, "learned_prompts", None)
+
     def _arrays(self) -> dict[str, np.ndarray]:
         """Return the attributes, by name, that `fit` sets besides the models and nu."""
         return {}
@@ -147,7 +152,9 @@ class Router(ABC):
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             with write_whole(folder, folder=True) as partial:
-                np.savez(partial / "arrays.npz", **self._arrays())
+                known = self.prompts_learned()
+                record = {} if known is None else {"learned_prompts": known}
+                np.savez(partial / "arrays.npz", **self._arrays() | record)
                 self._write_weights(partial)
                 files = sorted(partial.iterdir())
                 content["sha256"] = {path.name: hash_file(path) for path in files}
@@ -297,13 +304,28 @@ class EmbeddingRouter(Router):
     """A router that sees each prompt as a unit vector from its encoder."""
 
     encoder: PromptEncoder = field(default_factory=PromptEncoder, kw_only=True)
+    _unhashed: ClassVar[tuple[np.ndarray, ...]] = ()  # prompts learned from since the last call of `prompts_learned`
 
     def fit(self, battles: pd.DataFrame, embeddings: np.ndarray | None = None) -> Self:
         vectors = self._battle_vectors(battles, embeddings)
         codes = encode_battles(ordered := canonical_order(battles.reset_index(drop=True)))
         self.models = codes.models
         self._learn(codes, ordered["prompt"].to_numpy(), vectors[ordered.index])
+        vars(self).pop("learned_prompts", None)
+        self._unhashed = (ordered["prompt"].to_numpy(),)
         return self
+
+    def _remember(self, prompts: pd.Series) -> None:
+        """Keep further prompts that were learned from, unless those before are not known."""
+        if self._unhashed or super().prompts_learned() is not None:
+            self._unhashed = (*self._unhashed, prompts.to_numpy())
+
+    def prompts_learned(self) -> np.ndarray | None:
+        if self._unhashed:  # not in `fit`, which is often called for one look at its ratings
+            hashes = [hash_texts(map(normalise_text, prompts)) for prompts in self._unhashed]
+            known = getattr(self, "learned_prompts", np.array([], dtype=np.uint64))
+            self.learned_prompts, self._unhashed = np.unique(np.concatenate([known, *hashes])), ()
+        return super().prompts_learned()
 
     def _battle_vectors(self, battles: pd.DataFrame, embeddings: np.ndarray | None) -> np.ndarray:
         """Return unit vectors of the battles' prompts, given or encoded: (n_battles, width)."""
@@ -332,6 +354,28 @@ class EmbeddingRouter(Router):
             raise ValueError("this router's encoder is a function, which cannot be saved; use a model's name")
         kept = {"max_length": encoder.max_length, "n_layers": encoder.n_layers, "content": encoder.content}
         return super()._settings() | {"encoder": kept | pin_model(encoder.name, encoder.content)}
+
+
+def hash_texts(texts: Iterable[str]) -> np.ndarray:
+    """Return 64 bits of the sha256 of each text, (n_texts,) uint64: what a router remembers of its prompts."""
+    digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8] for text in texts)
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+
+
+def normalise_text(text: str) -> str:
+    """Return the words of a text in lower case, without punctuation; a text without words as it is."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())) or text.strip()
+
+
+def find_learned(router: Router, prompts: Sequence[str]) -> np.ndarray | None:
+    """Return which prompts the router learned from, (n_prompts,) bool, by normalised text (of a classifier by text).
+
+    None where it cannot be told: the router kept no record of its prompts.
+    """
+    known = router.prompts_learned()
+    if known is None:
+        return None
+    return np.isin(hash_texts(prompts), known) | np.isin(hash_texts(map(normalise_text, prompts)), known)
 
 
 def check_texts(prompts: Prompts) -> int:

@@ -9,7 +9,6 @@ untrained transformer (``train="head"`` stops there); from there the last layer 
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 import math
 from abc import abstractmethod
@@ -40,7 +39,7 @@ from routing.embeddings import (
 )
 from routing.ratings.bradley_terry import fit_bradley_terry, rating_tiers
 from routing.routers import training
-from routing.routers.base import Prompts, Router, check_texts
+from routing.routers.base import Prompts, Router, check_texts, hash_texts
 from routing.routers.training import Batches, BattlesByPrompt, ModelTraining, RatingModel, TrainingSettings
 
 TRAINED_PARTS = ("head", "last_layer", "all")
@@ -151,7 +150,7 @@ class ClassifierRouter(TrainingSettings, Router):
         gathered = training.gather_by_prompt(codes, ordered["prompt"].to_numpy(), self.leaderboard, self.model_tier)
         if len(gathered.prompts) < 2:
             raise ValueError("all battles are on one prompt; a classifier needs at least two")
-        learned = _hash_texts(gathered.prompts)
+        learned = hash_texts(gathered.prompts)
         if start is not None:
             gathered = gathered.part(self._prompts_to_go_on_with(start, learned))
         self._learn(gathered, start, checkpoints)
@@ -323,9 +322,3 @@ class ClassifierRouter(TrainingSettings, Router):
 
 def _lengths(rows: Sequence[torch.Tensor]) -> np.ndarray:
     return np.array([len(row) for row in rows])
-
-
-def _hash_texts(texts: Sequence[str]) -> np.ndarray:
-    """Return 64 bits of the sha256 of each text: (n_texts,) uint64."""
-    digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8] for text in texts)
-    return np.frombuffer(b"".join(digests), dtype=np.uint64)

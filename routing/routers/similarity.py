@@ -206,6 +206,7 @@ class SimilarityRouter(EmbeddingRouter):
         prompts = np.concatenate([known, battles["prompt"].to_numpy(dtype=object)])
         renewed._arrange(np.concatenate(renumbered), prompts, np.concatenate([self.battle_vectors, vectors]))
         vars(self).update(vars(renewed))
+        self._remember(battles["prompt"])
         return self
 
     def _arrays(self) -> dict[str, np.ndarray]:
