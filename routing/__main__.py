@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import io
-import itertools
+import functools
 import json
-import math
 import os
 import re
 import sqlite3
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any
 
 from routing import __version__
 
@@ -36,7 +33,6 @@ ROUTERS = {  # what --router names: a class of `routing.routers.base.ROUTERS`
     "causal": "CausalLMRouter",
 }
 PROMPT_WIDTH = 48  # characters of a prompt that a table shows
-NO_PROMPT = "no prompt: give one as an argument, or one a line on standard input"
 # What a user can cause, by an option, a file or a machine. Others are faults of ours, and show where they are.
 ERRORS = (ValueError, OSError, RuntimeError, ImportError, EOFError, ArithmeticError, MemoryError, sqlite3.Error)
 
@@ -102,20 +98,22 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--columns", type=_parse_columns, default={}, metavar="prompt=question,...", help=renamed)
     prior = "of a normal prior on ratings; 0 needs every model to have won and lost (default: 1)"
     parser.add_argument("--prior-strength", type=_not_negative, default=1.0, metavar="X", help=prior)
-    parser.add_argument("--seed", type=_parse_seed, default=0, help="of what is drawn in training (default: 0)")
+    parser.add_argument("--seed", type=_seed, default=0, help="of what is drawn in training (default: 0)")
     parser.set_defaults(command=_train)
 
 
-def _not_negative(text: str) -> float:
-    if not 0 <= float(text) < math.inf:
-        raise ValueError
-    return float(text)
+def _number(name: str, low: float = 0, high: float = sys.float_info.max, kind: type = float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if not low <= kind(text) <= high:
+            raise ValueError
+        return kind(text)
+
+    parse.__name__ = name  # argparse says "invalid ... value" by it
+    return parse
 
 
-def _parse_seed(text: str) -> int:
-    if not 0 <= int(text) < 2**63:
-        raise ValueError
-    return int(text)
+_not_negative, _share = _number("number (0 or more)"), _number("share (0 to 1)", high=1)
+_seed = _number("seed (0 or more)", high=2**63 - 1, kind=int)
 
 
 def _parse_columns(text: str) -> dict[str, str]:
@@ -126,8 +124,6 @@ def _parse_columns(text: str) -> dict[str, str]:
     return renamed
 
 
-# argparse says "invalid ... value" by these names.
-_not_negative.__name__, _parse_seed.__name__ = "number (0 or more)", "seed (0 or more)"
 _parse_columns.__name__ = "prompt=...,model_a=...,model_b=...,winner=..."
 
 
@@ -152,171 +148,241 @@ def _train(options: argparse.Namespace) -> None:
     print(f"{options.out}: a {kind.__name__} of {len(router.models)} models: {names}")
 
 
-def _add_route(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("route", help="choose a model for prompts", description="Prompts to models.")
-    # Both may be missing as far as argparse knows: before Python 3.12 it overlooks what stands behind the options.
-    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="what train wrote")
-    prompt = "behind -- where it begins with a dash (default: one prompt a line from standard input)"
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help=prompt)
+def _add_choice(parser: argparse.ArgumentParser, prices_needed: bool) -> argparse._MutuallyExclusiveGroup:
+    """Add what `route` and `evaluate` share; return the group of wishes."""
     columns = "columns model, usd_per_call; or model, usd_per_million_input, usd_per_million_output"
-    parser.add_argument("--prices", type=Path, required=True, metavar="prices.csv", help=columns)
-    wish = parser.add_mutually_exclusive_group(required=True)
-    wish.add_argument("--budget", type=_not_negative, metavar="USD", help="dollars a call, on average over the prompts")
-    worth = "win share (a tie counts half) that a dollar has to buy; 0 takes the best model at any price"
-    wish.add_argument("--lambda", dest="quality_per_usd", type=_not_negative, metavar="X", help=worth)
+    parser.add_argument("--prices", type=Path, required=prices_needed, metavar="prices.csv", help=columns)
     parser.add_argument("--models", metavar="A,B,...", help="those to choose from (default: all that the router rates)")
     length = "expected length of an answer, for prices per token (default: 264)"
     parser.add_argument("--output-tokens", type=_not_negative, default=264.0, metavar="N", help=length)
     reference = "whom win shares are against (default: the mean over the other models)"
     parser.add_argument("--reference", default="pool", metavar="MODEL", help=reference)
+    wish = parser.add_mutually_exclusive_group(required=prices_needed)
+    wish.add_argument("--budget", type=_not_negative, metavar="USD", help="dollars a call, on average over the prompts")
+    worth = "win share (a tie counts half) that a dollar has to buy; 0 takes the best model at any price"
+    wish.add_argument("--lambda", dest="quality_per_usd", type=_not_negative, metavar="X", help=worth)
+    above = "of two models, take the more expensive one where P(it wins, no tie) is at least P"
+    wish.add_argument("--threshold", type=_not_negative, metavar="P", help=above)
+    share = "share of calls that the most expensive model gets at most"
+    wish.add_argument("--strong-share", type=_share, metavar="S", help=share)
+    return wish
+
+
+def _add_route(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("route", help="choose a model for prompts", description="Prompts to models.")
+    # Both may be missing as far as argparse knows: before Python 3.12 it overlooks what stands behind the options.
+    parser.add_argument("folder", nargs="?", metavar="ROUTER", help="folder that train wrote, or hub:owner/name")
+    prompt = "behind -- where it begins with a dash (default: one prompt a line from standard input)"
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help=prompt)
+    _add_choice(parser, prices_needed=True)
+    sample = "prompts (a table's column prompt; .txt: one a line) on which --budget or --strong-share is kept"
+    parser.add_argument("--calibrate", type=Path, metavar="prompts.csv", help=sample)
     parser.add_argument("--jsonl", action="store_true", help='standard input has a JSON object a line: {"prompt": ...}')
     parser.add_argument("--json", action="store_true", help="print a JSON object a line for each prompt")
-    parser.set_defaults(command=_route, route_parser=parser)
+    lines = "answer each line by itself, as it comes: the model's name, or with --json an object; faults are warned of"
+    parser.add_argument("--stdin-lines", action="store_true", help=lines)
+    parser.set_defaults(command=_route, parser=parser)
 
 
 def _route(options: argparse.Namespace) -> None:
     """Print a table, or with --json an object a line, as soon as it is known; a blank line is answered by no model."""
+    from routing.data.own_files import NO_PROMPT, read_lines, read_prices
+    from routing.policy.choice import rate_prompts
     from routing.routers.base import load_router
 
-    if options.prompt is not None and options.jsonl:
-        options.route_parser.error("--jsonl is about standard input; leave out the prompt")
+    fault = None
+    if options.prompt is not None and (options.jsonl or options.stdin_lines):
+        fault = "--jsonl and --stdin-lines are about standard input; leave out the prompt"
+    elif options.calibrate is None and options.strong_share is not None:
+        fault = "--strong-share is kept on a sample of your prompts: name its file with --calibrate"
+    elif options.calibrate is None and options.budget is not None and options.stdin_lines:
+        fault = "a --budget is shared by all prompts; with --stdin-lines name a sample of them with --calibrate"
+    elif options.calibrate is not None and options.budget is None and options.strong_share is None:
+        fault = "--calibrate goes with --budget or --strong-share"
+    if fault:
+        options.parser.error(fault)
     router = load_router(options.folder)
-    candidates = list(router.models)
-    if options.models is not None:
-        candidates = sorted({_known_model(name, router.models, "--models") for name in options.models.split(",")})
-    if options.reference != "pool":
-        options.reference = _known_model(options.reference, router.models, "--reference")
+    candidates = _candidates(router, options)
     prices = read_prices(options.prices, candidates)
-    blocks = _read_prompts(sys.stdin, options.jsonl) if options.prompt is None else [[options.prompt]]
-    if not options.json or options.budget is not None:
+    option, value = _wish(options, prices)
+    if options.calibrate is not None:
+        option, value = _calibrate(router, prices, option, value, options)
+    blocks = [[options.prompt]]
+    if options.prompt is None:
+        faulty = functools.partial(_say, "warning") if options.stdin_lines else None
+        blocks = read_lines(sys.stdin, options.jsonl, faulty)
+    if options.stdin_lines:
+        blocks = ([prompt] for block in blocks for prompt in block)
+    elif not options.json or option == "budget":
         blocks = [[prompt for block in blocks for prompt in block]]  # they share a table or a budget
     any_asked = False
     for prompts in blocks:
         asked = [prompt for prompt in prompts if prompt.strip()]
         any_asked |= bool(asked)
-        rated, models = _choose(router, asked, candidates, prices, options) if asked else ({}, [])
+        numbers, models = {}, [None] * len(asked)
+        try:
+            if asked:
+                rated = rate_prompts(router, asked, prices, options.reference, options.output_tokens)
+                models, numbers = rated.choose(option, value), rated.numbers(option)
+        except ERRORS as error:
+            if not options.stdin_lines:
+                raise
+            _say("warning", error)
         queue = iter(models)
         chosen = [next(queue) if prompt.strip() else None for prompt in prompts]
         if options.json:
-            _print_json(prompts, chosen, rated, candidates)
+            _print_json(prompts, chosen, numbers, candidates)
+        elif options.stdin_lines:
+            print(_quote(chosen[0] or ""), flush=True)
         elif asked:
-            _print_table(prompts, chosen, rated, candidates)
-    if not any_asked:
+            _print_table(prompts, chosen, numbers, candidates)
+    if not any_asked and not options.stdin_lines:
         raise ValueError(NO_PROMPT)
+
+
+def _wish(options: argparse.Namespace, prices: pd.DataFrame) -> tuple[str, float] | None:
+    """Return name and value of the wish that was given, None where none was."""
+    from routing.policy.choice import find_pair
+
+    named = {"lambda": options.quality_per_usd, "quality": getattr(options, "quality", None)}
+    named |= {name: getattr(options, name) for name in ("threshold", "budget", "strong_share")}
+    if options.threshold is not None and find_pair(prices) is None:
+        names = _quote(", ".join(prices.index))
+        raise ValueError(f"--threshold is for two models, one more expensive; name two with --models, of {names}")
+    return next(((name, value) for name, value in named.items() if value is not None), None)
+
+
+def _candidates(router: Router, options: argparse.Namespace, scored: Iterable[str] | None = None) -> list[str]:
+    """Return the models to choose from, checked as the reference is; by default all, or all that are scored."""
+    if options.reference != "pool":
+        options.reference = _known_model(options.reference, router.models, "--reference")
+    if options.models is None:
+        return list(router.models if scored is None else scored)
+    return sorted({_known_model(name, router.models, "--models") for name in options.models.split(",")})
+
+
+def _calibrate(
+    router: Router, prices: pd.DataFrame, wish: str, limit: float, options: argparse.Namespace
+) -> tuple[str, float]:
+    """Return the option, and its value, that keeps to the budget or share of calls on a sample of prompts; say them."""
+    from routing.data.own_files import read_prompts
+    from routing.evaluation.own_prompts import find_options
+    from routing.policy.choice import rate_prompts
+
+    prompts = read_prompts(options.calibrate)
+    rated = rate_prompts(router, prompts, prices, options.reference, options.output_tokens)
+    option, value = next(iter(find_options(rated, rated.price_usd, None, wish, limit).items()))
+    name = wish.replace("_", " ")
+    _say("note", f"{name} {limit:g} on {len(prompts)} prompts of {options.calibrate}: --{option} {value!r}")
+    return option, value
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    about = (
+        "Evaluate a router on your own prompts, and find the --lambda or --threshold for a wish. The table has a column"
+        " prompt and one per model with the score of its answer; columns MODEL|total_cost may hold what each answer"
+        " cost in dollars. Without --prices their means are the prices that the router knows."
+    )
+    parser = commands.add_parser("evaluate", help="measure a router on your own prompts", description=about)
+    parser.add_argument("folder", metavar="ROUTER", help="folder that train wrote, or hub:owner/name")
+    parser.add_argument("scores", type=Path, metavar="scores.csv", help="prompts and scores; .tsv, .jsonl, .parquet")
+    wish = _add_choice(parser, prices_needed=False)
+    wish.add_argument("--quality", type=_number("number", -sys.float_info.max), metavar="Q", help="mean score to reach")
+    split = "share of the prompts to choose on; all is measured on the others"
+    parser.add_argument("--split", type=_share, metavar="S", help=split)
+    renamed = "another name of that column in the file"
+    parser.add_argument("--columns", type=_parse_columns, default={}, metavar="prompt=question", help=renamed)
+    parser.add_argument("--seed", type=_seed, default=0, help="of the split and of the intervals (default: 0)")
+    out = "writes NAME.csv, and NAME.png if matplotlib is installed (default: evaluation)"
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), metavar="NAME", help=out)
+    parser.set_defaults(command=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from routing.data.own_files import read_prices, read_scores
+    from routing.evaluation import own_prompts
+    from routing.policy.choice import rate_prompts
+    from routing.routers.base import find_learned, load_router
+
+    files = [options.out.with_name(options.out.name + end) for end in (".csv", ".png")]
+    for path in (options.scores, options.prices):
+        if path is not None and path.resolve() in [file.resolve() for file in files]:
+            raise ValueError(f"{path} would be overwritten; choose another name with --out")
+    router = load_router(options.folder)
+    scores = read_scores(options.scores, router.models, options.columns)
+    candidates = _candidates(router, options, scores.models)
+    if len(candidates) < 2 or not set(candidates) <= set(scores.models):
+        raise ValueError(f"--models: name two or more of the models with scores: {_quote(', '.join(scores.models))}")
+    prompts, to_choose = scores.prompts["prompt"].tolist(), np.ones(len(scores.prompts), dtype=bool)
+    if options.split is not None:
+        to_choose = own_prompts.split_prompts(prompts, options.split, options.seed)
+    if options.prices is not None:
+        prices = read_prices(options.prices, candidates)
+    elif scores.cost_usd is not None:
+        prices = scores.cost_usd.loc[to_choose, candidates].mean().to_frame("usd_per_call")
+    else:
+        raise ValueError(f"{options.scores} has no columns of costs (MODEL|total_cost); name a file with --prices")
+    wish = _wish(options, prices)
+    rated = rate_prompts(router, prompts, prices, options.reference, options.output_tokens)
+    cost = rated.price_usd if scores.cost_usd is None else scores.cost_usd[candidates]
+    own = own_prompts.OwnPrompts(rated, scores.quality[candidates], cost)
+    unit = "win share" if options.reference == "pool" else f"win share against {_quote(options.reference)}"
+    numbers, lines = own_prompts.report(own, to_choose, wish, unit, np.random.default_rng(options.seed))
+    learned = find_learned(router, prompts)
+    print("\n".join([*own_prompts.describe(prompts, candidates, to_choose, learned), *lines]))
+    print("written:", ", ".join(map(str, own_prompts.save(numbers, candidates, *files))))
+
+
+def _add_push(commands: argparse._SubParsersAction) -> None:
+    about = "Write a router's model card and upload both to the Hugging Face Hub. Nothing is sent without a repository."
+    parser = commands.add_parser("push", help="share a router on the Hugging Face Hub", description=about)
+    parser.add_argument("folder", type=Path, metavar="ROUTER", help="folder that train wrote")
+    parser.add_argument(
+        "repository", nargs="?", metavar="OWNER/NAME", help="where to; without it only the card is written"
+    )
+    parser.add_argument(
+        "--licence", metavar="ID", help="of the router, as the Hub calls it: apache-2.0, cc-by-4.0, other"
+    )
+    parser.add_argument(
+        "--data", metavar="TEXT", help="what it learned from: source, number of battles, dates, licence"
+    )
+    parser.add_argument(
+        "--dataset", action="append", default=[], metavar="ID", help="its name on the Hub; may be repeated"
+    )
+    parser.add_argument("--measured", type=Path, metavar="CSV", help="what was measured, a table for the card")
+    parser.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
+    parser.set_defaults(command=_push, parser=parser)
+
+
+def _push(options: argparse.Namespace) -> None:
+    from routing.routers.base import load_router
+    from routing.routers.sharing import push_router, write_model_card
+
+    wanted = options.licence, options.data, options.measured, *options.dataset
+    if any(wanted) and not (options.licence and options.data) or not (any(wanted) or options.repository):
+        options.parser.error("a card needs --licence and --data; to send a router that has a card name OWNER/NAME")
+    if options.data:
+        import pandas as pd
+
+        table = None if options.measured is None else pd.read_csv(options.measured)
+        card = {"licence": options.licence, "data": options.data, "datasets": options.dataset, "intervals": table}
+        print(write_model_card(load_router(options.folder), options.folder, **card))
+    if options.repository is None:
+        print("nothing was sent: no repository was named")
+    else:
+        print(push_router(options.folder, options.repository, private=not options.public))
 
 
 def _known_model(name: str, known: Sequence[str], where: str) -> str:
     from routing.battles import clean_name
+    from routing.data.own_files import near
 
     if clean_name(name) not in known:
         rated = _quote(", ".join(known))
-        raise ValueError(
-            f"{where}: the router has no rating for '{_quote(name)}'{_near(name, known)}; it rates {rated}"
-        )
+        raise ValueError(f"{where}: the router has no rating for '{_quote(name)}'{near(name, known)}; it rates {rated}")
     return clean_name(name)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the most similar of the known names, or nothing."""
-    by_case = {other.casefold(): other for other in known}
-    found = difflib.get_close_matches(name.casefold(), by_case, 1)
-    return f" (but for '{_quote(by_case[found[0]])}')" if found else ""
-
-
-def read_prices(path: Path, models: Sequence[str]) -> pd.DataFrame:
-    """Read the prices of these models in dollars, a row per model; those of other models are passed over.
-
-    Columns ``usd_per_call``, or ``usd_per_million_input`` and ``usd_per_million_output``; the file names the models in
-    column ``model``. Raises ValueError or OSError for other columns, a model named twice or not at all, or a price that
-    is no number of at least 0.
-    """
-    import numpy as np
-    import pandas as pd
-
-    from routing.battles import clean_name, warn_of_case
-    from routing.data.tables import PRICE_COLUMNS, read_table
-
-    table = read_table(path, ["model"])
-    wanted = list(PRICE_COLUMNS[:1] if "usd_per_call" in table.columns else PRICE_COLUMNS[1:])
-    if not set(wanted) <= set(table.columns):
-        raise ValueError(
-            f"{path}: needs column usd_per_call, or usd_per_million_input and usd_per_million_output; it has"
-            f" {_quote(', '.join(table.columns))}"
-        )
-    names = table["model"].fillna("").map(clean_name)
-    at_fault = (names == "") | names.duplicated()
-    if at_fault.any():
-        row = at_fault.idxmax()
-        reason = f"'{_quote(names[row])}' is named twice" if names[row] else "no model name"
-        raise ValueError(f"{path}, row {row}, column model: {reason}")
-    warn_of_case(names)
-    unpriced = [name + _near(name, names) for name in models if name not in set(names)]
-    if unpriced:
-        listed = _quote(", ".join(unpriced))
-        raise ValueError(f"{path}: no price for {listed}; add them, or name those to choose from with --models")
-    table = table[wanted].set_axis(names).loc[list(models)]
-    prices = table.apply(pd.to_numeric, errors="coerce").astype(float)
-    for model, column in np.argwhere(~(prices.ge(0) & np.isfinite(prices)).to_numpy())[:1]:
-        where, found = f"model {_quote(models[model])}, column {wanted[column]}", _quote(table.iat[model, column])
-        raise ValueError(f"{path}, {where}: {found} is no price in dollars")
-    return prices
-
-
-def _read_prompts(stream: TextIO | None, as_json: bool) -> Iterator[list[str]]:
-    r"""Yield the prompts of standard input in blocks, as they come; a line ends at \n alone."""
-    if stream is None:
-        raise ValueError(f"{NO_PROMPT} (which is closed)")
-    if stream.isatty():
-        print("routing: waiting for prompts, one a line; Ctrl-D ends them", file=sys.stderr)
-    binary = stream.buffer if hasattr(stream, "buffer") else io.BytesIO(stream.read().encode())
-    parts, numbers = [], itertools.count(1)
-    while chunk := binary.read1(1 << 16):
-        parts.append(chunk)
-        if b"\n" in chunk:
-            *lines, rest = b"".join(parts).split(b"\n")
-            yield [_read_line(line, next(numbers), as_json) for line in lines]
-            parts = [rest]
-    if rest := b"".join(parts):
-        yield [_read_line(rest, next(numbers), as_json)]
-
-
-def _read_line(line: bytes, number: int, as_json: bool) -> str:
-    try:
-        text = line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
-        if not as_json or not text.strip():
-            return text
-        record = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"standard input, line {number}: it is not UTF-8 ({error.reason}); convert it") from error
-    except ValueError as error:
-        raise ValueError(f"standard input, line {number}: it is not JSON: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
-        raise ValueError(f'standard input, line {number}: expected an object {{"prompt": "..."}}')
-    return record["prompt"]
-
-
-def _choose(
-    router: Router, prompts: list[str], candidates: list[str], prices: pd.DataFrame, options: argparse.Namespace
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return rating, win share and price, (n_prompts, n_candidates) each, and the name chosen for each prompt."""
-    import numpy as np
-    import pandas as pd
-
-    from routing.policy.budget import CHARACTERS_PER_TOKEN, MultiModelPolicy, price_per_call
-    from routing.policy.quality import win_share
-
-    ratings = pd.DataFrame(router.ratings(prompts), columns=list(router.models))
-    quality = win_share(ratings, router.nu, options.reference)[candidates]
-    if "usd_per_call" in prices.columns:
-        price = prices["usd_per_call"]
-    else:
-        lengths = np.array([len(prompt) for prompt in prompts]) / CHARACTERS_PER_TOKEN
-        price = price_per_call(prices, options.output_tokens, lengths)
-    policy = MultiModelPolicy(price, options.quality_per_usd or 0.0)
-    within = options.budget is not None
-    chosen = policy.best_within(quality, options.budget).models if within else policy.choose(quality)
-    tables = {"rating": ratings[candidates], "win_share": quality, "price_usd": price}
-    return {name: np.broadcast_to(table.to_numpy(), quality.shape) for name, table in tables.items()}, chosen
 
 
 def _print_json(prompts: list[str], chosen: list[str | None], rated: dict[str, np.ndarray], names: list[str]) -> None:
@@ -336,6 +402,7 @@ def _print_table(prompts: list[str], chosen: list[str | None], rated: dict[str, 
     import pandas as pd
 
     formats = {"rating": "{:+.2f}".format, "win_share": "{:.3f}".format, "price_usd": "{:.6f}".format}
+    formats |= {"win_probability": "{:.3f}".format} if "win_probability" in rated else {}
     if len(prompts) == 1:
         table = pd.DataFrame({"model": map(_quote, names)} | {column: values[0] for column, values in rated.items()})
         table["choice"] = ["<-" if name == chosen[0] else "" for name in names]
@@ -362,7 +429,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
     parser = _Parser(prog="routing", description="RouteLLM as notebooks over a thin package.")
     parser.add_argument("--version", action="version", version=f"routing {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
-    for add_command in (_add_run, _add_data, _add_train, _add_route):
+    for add_command in (_add_run, _add_data, _add_train, _add_route, _add_evaluate, _add_push):
         add_command(commands)
     literal: list[str] = []
     if arguments[:1] == ["route"] and "--" in arguments:
@@ -374,7 +441,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
         rest = [word for word in rest if word not in plain]
         words = [word for word in (options.folder, options.prompt) if word is not None] + plain + literal
         if not rest and not 1 <= len(words) <= 2:
-            options.route_parser.error("give one FOLDER and at most one PROMPT, in quotes")
+            options.parser.error("give one FOLDER and at most one PROMPT, in quotes")
         options.folder, options.prompt = (*words, None)[:2] if words else (None, None)
     if rest:
         hint = "; put a prompt that begins with a dash behind --" if "prompt" in options else ""

@@ -90,7 +90,11 @@ class Router(ABC):
 
     def win_probability(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
         """Return P(model_a beats model_b | prompt, no tie): (n_prompts,)."""
-        win, _, loss = self._outcomes(self.margin(prompts, model_a, model_b)).T
+        return self.win_probability_at(self.margin(prompts, model_a, model_b))
+
+    def win_probability_at(self, margin: np.ndarray) -> np.ndarray:
+        """Return P(a beats b | no tie) at what `margin` returns, (n_prompts,)."""
+        win, _, loss = self._outcomes(margin).T
         return win / (win + loss)
 
     def expected_score(self, prompts: Prompts, model_a: str, model_b: str) -> np.ndarray:
