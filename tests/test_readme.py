@@ -15,11 +15,11 @@ from markdown_it import MarkdownIt
 from routing.studies import readme
 
 PROJECT = Path(__file__).parent.parent
-SECTIONS = {
-    "Use the package": ["python"],
-    "Use it on your own models": ["sh", "sh", "python"],
-    "More than one machine": ["python"],
-}
+SECTIONS = [  # those of one dictionary run one after the other in one folder
+    {"Use the package": ["python"]},
+    {"Use it on your own models": ["sh", "sh", "python"], "On your own prompts": ["sh", "sh"]},
+    {"More than one machine": ["python"]},
+]
 # A section ends at the next heading of its level; a block may hold lines that begin with one "#".
 SECTION = re.compile(r"^## (?P<title>.+)\n(?P<text>(?:(?!## ).*\n?)*)", re.MULTILINE)
 BLOCK = re.compile(r"^```(?P<language>sh|python)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -31,17 +31,27 @@ def read_blocks(text: str, title: str) -> list[tuple[str, str]]:
     return [(block["language"], block["code"]) for block in BLOCK.finditer(sections[title])]
 
 
-@pytest.mark.parametrize("title", SECTIONS)
-def test_the_blocks_of_a_section_run(title, tmp_path):
-    blocks = read_blocks((PROJECT / "README.md").read_text(encoding="utf-8"), title)
-    assert [language for language, _ in blocks] == SECTIONS[title]
+@pytest.mark.parametrize("languages", SECTIONS, ids=lambda languages: next(iter(languages)))
+def test_the_blocks_of_a_section_run(languages, tmp_path):
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    blocks = {title: read_blocks(text, title) for title in languages}
+    assert {title: [language for language, _ in found] for title, found in blocks.items()} == languages
     environment = {**os.environ, "ROUTING_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(PROJECT)}
-    for language, code in blocks:
+    for language, code in [block for found in blocks.values() for block in found]:
         code = code.replace(".venv/bin/python", shlex.quote(sys.executable))
+        code = code.replace("results/routers", shlex.quote(str(PROJECT / "results" / "routers")))
         command = ["sh", "-e", "-c", code] if language == "sh" else [sys.executable, "-c", code]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{code}\n{done.stderr}"
         assert done.stdout.strip(), f"prints nothing:\n{code}"
+
+
+@pytest.mark.parametrize("title", ["On your own prompts", "In an application"])
+def test_the_short_sections_are_short(title):
+    sections = {
+        found["title"]: found[0] for found in SECTION.finditer((PROJECT / "README.md").read_text(encoding="utf-8"))
+    }
+    assert len(sections[title].strip().splitlines()) < 25
 
 
 def test_blocks_are_found_by_section():

@@ -1,11 +1,7 @@
 """Share saved routers through the Hugging Face Hub: write a model card, push a folder, fetch one at a pinned commit.
 
-    write_model_card(router, "my_router", licence="cc-by-4.0", data="...", intervals=metrics)
-    name = push_router("my_router", "owner/name")      # "hub:owner/name@<commit>"
-    router = load_router(name)
-
-Nothing is sent or fetched unless a hub is named. The client is `huggingface_hub` with its own settings: HF_ENDPOINT,
-HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
+`load_router` takes the name that `push_router` returns. Nothing is sent or fetched unless a hub is named. The client is
+`huggingface_hub` with its own settings: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
 """
 
 from __future__ import annotations
@@ -13,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +68,22 @@ def parse_hub_name(name: str) -> tuple[str, str | None]:
 def fetch_files(name: str, patterns: Sequence[str]) -> Path:
     """Download the files of ``hub:owner/name[@revision]`` that match `patterns`; return their folder, named by commit.
 
-    A branch, a tag or no revision (the default branch) is resolved to its commit once; every file is of that commit.
-    A name of another form is a ValueError, one that cannot be downloaded a FileNotFoundError with the reason.
+    The revision (default branch) is resolved to its commit once; every file is of that commit. A name of another form
+    raises ValueError, one that cannot be downloaded FileNotFoundError with the reason.
     """
     repository, revision = parse_hub_name(name)
-    try:
+    with _explained(FileNotFoundError, f"{name} could not be downloaded", "the name, the revision"):
         return Path(_client().snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise FileNotFoundError(
-            f"{name} could not be downloaded ({reason}). Check the name, the revision and the network; a private"
-            " repository needs a token (hf auth login)."
-        ) from error
+
+
+@contextmanager
+def _explained(kind: type[OSError], failed: str, checked: str) -> Iterator[None]:
+    """Raise an error of one kind for all that the client raises, some of it of the HTTP library that it uses."""
+    try:
+        yield
+    except Exception as error:
+        reason, hint = " ".join(str(error).split())[:200], "a private repository needs a token (hf auth login)"
+        raise kind(f"{failed} ({reason}). Check {checked} and the network; {hint}.") from error
 
 
 def _client(token: str | None = None) -> Any:
@@ -133,11 +134,10 @@ def write_model_card(
 ) -> Path:
     """Write ``README.md``, as the Hugging Face Hub reads it, into the folder of a saved router; return its path.
 
-    `licence` is an identifier on the Hub, in lower case ("apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "other"); `data`
-    says what the router learned from: source, number of battles, dates, licence; `datasets` names it on the Hub.
-    `intervals` is what was measured, one row per metric and test set; for instance metric, estimate, low, high.
-    Raises FileNotFoundError or ValueError where `folder` holds no or another router, `data` is empty, or `licence` is
-    no identifier.
+    `licence` is an identifier of the Hub ("apache-2.0", "cc-by-4.0", "other"); `data` says what the router learned from
+    (source, number of battles, dates, licence), `datasets` what that is called on the Hub, and `intervals` what was
+    measured, for instance metric, estimate, low, high. Raises FileNotFoundError or ValueError where `folder` holds no
+    or another router, `data` is empty, or `licence` is no identifier.
     """
     from huggingface_hub import ModelCardData
 
@@ -168,10 +168,9 @@ def _markdown_table(table: pd.DataFrame) -> str:
 def push_router(folder: str | Path, name: str, *, private: bool = True, token: str | None = None) -> str:
     """Upload a saved router to the Hugging Face Hub; return the name of this version, ``hub:owner/name@commit``.
 
-    Only ``router.json``, the files it lists (vectors of training prompts are among those of similarity weighting) and
-    the ``README.md`` of `write_model_card` are sent to ``owner/name``, which is made where it is missing. The
-    default token is that of HF_TOKEN or ``hf auth login``. Raises FileNotFoundError or ValueError where `load_router`
-    refuses the folder, ``README.md`` is missing, or the router's encoder or base model is a local folder.
+    Only ``router.json``, the files it lists (with similarity weighting, vectors of training prompts) and the card are
+    sent to ``owner/name``, made where it is missing. Raises FileNotFoundError or ValueError where `load_router` refuses
+    the folder, there is no card, or the router's encoder or base model is a local folder, and ConnectionError.
     """
     folder, repository = Path(folder), parse_hub_name(f"hub:{name}")[0]
     router = load_router(folder)
@@ -179,9 +178,12 @@ def push_router(folder: str | Path, name: str, *, private: bool = True, token: s
         if model is not None and (Path(model).is_absolute() or Path(model).is_dir()):
             raise ValueError(f"{folder} needs the model in {model}, a folder that others lack; train on one from a hub")
     if not (folder / "README.md").is_file():
-        raise FileNotFoundError(f"{folder / 'README.md'} is missing; write it with write_model_card")
+        raise FileNotFoundError(
+            f"{folder / 'README.md'} is missing; write it with write_model_card, or push --licence ... --data ..."
+        )
     _, files = _read_description(folder, folder)
     hub = _client(token)
-    hub.create_repo(repository, private=private, exist_ok=True)
-    commit = hub.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=files)
+    with _explained(ConnectionError, f"{folder} could not be sent to {repository}", "the token's right to write"):
+        hub.create_repo(repository, private=private, exist_ok=True)
+        commit = hub.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=files)
     return f"hub:{repository}@{commit.oid}"

@@ -297,3 +297,10 @@ def test_what_others_could_not_use_is_not_sent(hub, saved, tmp_path):
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         push_router(tmp_path / "local", "someone/router")
     assert hub.requests == []
+
+
+def test_a_hub_that_does_not_answer_is_one_error_with_a_reason(hub, saved):
+    hub.shutdown()
+    hub.server_close()
+    with pytest.raises(ConnectionError, match="someone/router"):
+        push_router(saved, "someone/router")
