@@ -7,6 +7,8 @@ Battle tables have the columns of `routing.battles`, then others. A model agains
 
 from __future__ import annotations
 
+import functools
+import gzip
 import json
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -16,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from routing.battles import PAIR_COLUMNS, WINNERS, PairCounts, clean_name, quote, sum_outcomes, validate_battles
-from routing.data.sources import find_files
+from routing.data.sources import FOLDER, find_files
 from routing.data.tables import blame, check_columns, read_table
 
 # One name for a model wherever it appears, the Arena's; only where the source certainly means that model.
@@ -97,6 +99,13 @@ def _first_turn(turns: str, row: int, path: Path) -> str:
         first = json.loads(turns)[0]
     # Half of a surrogate pair is legal in JSON but is no text: encoders and tokenizers refuse it.
     return (first or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@functools.cache
+def arena55k_ids() -> tuple[int, ...]:
+    """Return the ids of the battles of lmsys-arena-human-preference-55k that the results of this project use."""
+    steps = np.frombuffer(gzip.decompress(FOLDER.joinpath("arena55k_ids.gz").read_bytes()), dtype="<u4")
+    return tuple(steps.cumsum(dtype=np.int64).tolist())
 
 
 def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 16) -> pd.DataFrame:
