@@ -74,17 +74,24 @@ def _run(options: argparse.Namespace) -> int:
 def _add_data(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("data", help="list or download the published data", description="Published data.")
     actions = parser.add_subparsers(required=True, dest="action", metavar="ACTION")
-    actions.add_parser("status", help="what is here, what is missing")
-    fetch = actions.add_parser("fetch", help="download what is missing, checked by sha256")
-    fetch.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    actions.add_parser("status", help="what is here, what is missing and how to get it")
+    fetch = actions.add_parser("fetch", help="download what is missing, checked by sha256, and build tables from it")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="default: all that profile full reads")
+    fetch.add_argument("--dry-run", action="store_true", help="list every address, size and licence, download nothing")
     parser.set_defaults(command=_data)
 
 
 def _data(options: argparse.Namespace) -> None:
-    from routing.data import sources
+    from routing.data import collect
 
-    table = sources.status() if options.action == "status" else sources.fetch(options.names or None)
+    if options.action == "status":
+        table = collect.status()
+    else:
+        table = (collect.plan if options.dry_run else collect.fetch)(options.names or None)
     print(table.to_string(index=False))
+    if "address" in table:
+        missing = table[table["found"].isin(["missing", "damaged"])]
+        print(f"{len(missing):,} files of {missing['bytes'].sum():,} bytes are to be downloaded")
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from routing.data.prompt_overlap import Flag, redact
 from routing.data.rds import read_rds
-from routing.data.votes import arena55k_ids, pick_files
+from routing.data.votes import arena55k_ids, pick_files, read_llmbar
 
 Tables = dict[str, pd.DataFrame]
 ANSWERED = {1: "model_a", 2: "model_b", 3: "tie"}  # of answers 1 and 2 shown, which a judge preferred; -1: unreadable
@@ -86,7 +86,7 @@ def build_arena55k_more(files: Sequence[Path], flag: Flag) -> Tables:
     """Give the battles of lmsys-arena-human-preference-55k in UnifiedBias's test sets that ``arena55k`` lacks.
 
     The test sets hold many battles in both orders: the published label tells which was shown. Of a tie it does not,
-    and the models stand in alphabetical order where both were published. Where a version has all turns they are all kept
+    and the models stand in alphabetical order where both were published. Where a version has all turns, all are kept
     (`prompt_exact` 1). Battles whose id is divisible by 11 are left out.
     """
     ids = pd.read_csv(pick_files(files, "train_pred.csv")[0])["id"].tolist()
@@ -191,13 +191,19 @@ def build_vicuna80_four_judges(files: Sequence[Path], flag: Flag) -> Tables:
     return {"judgements.csv.gz": table[columns].sort_values(columns[:4])}
 
 
+def build_llmbar(files: Sequence[Path], flag: Flag) -> Tables:
+    """Give what LLM judges answered on LLMBar in both orders, as `read_llmbar` reads it from the published folder."""
+    commit = next(folder for folder in files[0].parents if re.fullmatch("[0-9a-f]{40}", folder.name))
+    return {"llmbar_both_orders.csv.gz": read_llmbar(commit).drop(columns="round")}
+
+
 def build_arena_hard(files: Sequence[Path], flag: Flag) -> Tables:
     """Give verdicts of the two games of gpt-4-0314 against each entry on the prompts of Arena-Hard v0.1.
 
     A repository lists a verdict once, or three times where the judge was certain (strength 3); game 2 shows the entry
     first. Where both games went to the same side in four rows, one of them was certain: strength 2 for both. Prompts
-    with another number of rows than two games give are left out, and so are entries that an earlier file has or that are named by a path on
-    somebody's machine.
+    with another number of rows than two games give are left out, and so are entries that an earlier file has or that
+    are named by a path on somebody's machine.
     """
     judges = {"JackLingjie": "gpt-4o", "danielwetzel": "gpt-4o", "a5734855": "gpt-4o (batch)"}
     rows, seen = [], set()
@@ -417,6 +423,7 @@ BUILDERS: dict[str, Callable[[Sequence[Path], Flag], Tables]] = {
     "arena_bench_v1": build_arena_bench,
     "arena_hard_v01": build_arena_hard,
     "elobench_gpt4_battles": build_elobench,
+    "llmbar": build_llmbar,
     "mt_bench": build_mt_bench,
     "oasst_gpt4_pairs": build_oasst,
     "routerarena_cached": build_routerarena,

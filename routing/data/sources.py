@@ -109,12 +109,13 @@ def find_files(dataset: str, path: Path | str | None = None) -> tuple[Path, ...]
 
 def _how_to_get(name: str, rows: pd.DataFrame) -> str:
     if rows.empty:
-        reason = f"dataset {name} is not on this machine and cannot be downloaded for you: {datasets()[name]['origin']}"
-        return f"{reason}; put it at $ROUTING_DATA/{datasets()[name]['collected'][0][0]}"
+        known = datasets()[name]
+        get = f"get it with `python -m routing data fetch {name}` ({known['origin']})"
+        return f"dataset {name} is not on this machine; {get}, or put it at $ROUTING_DATA/{known['collected'][0][0]}"
     row = next(row for _, row in rows.iterrows() if not (cache_folder() / name / row["path"]).is_file())
     return (
         f"dataset {name} is not on this machine ({len(rows)} files, {rows['bytes'].sum():,} bytes). Missing is"
-        f" {row['path']}, sha256 {row['sha256']}, published at {_address(row, BASE_ADDRESS)}."
+        f" {row['path']}, sha256 {row['sha256']}, published at {published_address(row, BASE_ADDRESS)}."
         f" Get it with `python -m routing data fetch {name}`, or let ROUTING_DATA name a folder that has it"
     )
 
@@ -150,11 +151,12 @@ def fetch(names: Iterable[str] | None = None, progress: bool = True, base_addres
             targets = [(row, cache_folder() / name / row["path"]) for _, row in rows.iterrows()]
             pending += [(row, to) for row, to in targets if not to.is_file() or hash_file(to) != row["sha256"]]
     for row, target in tqdm(pending, unit="file", disable=None if progress and pending else True):
-        _download(row, _address(row, base_address), target)
+        download(row, published_address(row, base_address), target)
     return status(chosen)
 
 
-def _address(row: pd.Series, base: str) -> str:
+def published_address(row: pd.Series, base: str) -> str:
+    """Return the address of a file of the registry."""
     return f"{base}/{row['repository']}/{row['commit']}/{row['path']}"
 
 
@@ -172,7 +174,8 @@ class _Body(io.BytesIO):
         return kept
 
 
-def _download(row: pd.Series, address: str, target: Path) -> None:
+def download(row: pd.Series, address: str, target: Path) -> None:
+    """Write a published file, of `row`'s bytes and sha256, to `target`; raises as `fetch`."""
     body, failure = _Body(int(row["bytes"])), [TimeoutError(f"not done within {TIME_LIMIT_S} s")]
 
     def transfer() -> None:
