@@ -277,4 +277,7 @@ def test_registry_is_sound():
     for name in sources.datasets():  # each can be fetched, or says where it comes from
         known = sources.datasets()[name]
         assert len(sources.published_files(name)) > 0 or (known["origin"] and known["collected"])
-        assert set(known) <= {"prefix", "package", "collected", "origin"}
+        assert known["licence"] and set(known) <= {
+            *("licence", "prefix", "package", "collected", "origin"),
+            *("address", "bytes", "sha256", "account", "on_request"),
+        }
