@@ -25,6 +25,7 @@ from routing.data import sources
 from routing.data.builders import BUILDERS, Tables
 from routing.data.prompt_overlap import Flag, evaluation_questions, overlap_flag
 from routing.data.sources import BASE_ADDRESS, FOLDER, datasets, published_address, published_files
+from routing.data.votes import check_clean_battles, read_arena_votes
 from routing.files import cache_folder, hash_file, locked, write_atomically, write_whole
 
 READ_LIMIT_S = 60  # without a byte of a large file
@@ -180,6 +181,8 @@ def _download_large(name: str, progress: bool, base_address: str) -> None:
     with locked(place.parent):  # another process may be bringing it
         if place.is_file():
             return
+        if known.get("check"):
+            sources.fetch(["votes"], progress, base_address)  # what it is compared with
         parts = [known["address"]]
         if PARQUET in known["address"]:
             parts = _ask(known["address"], place, lambda token: _listed(known["address"], token))
@@ -201,6 +204,11 @@ def _stream(address: str, place: Path, known: dict, progress: bool) -> None:
             pooch.HTTPDownloader(progressbar=bar, headers=token, timeout=READ_LIMIT_S)(address, str(partial), None)
 
         _ask(address, place, download)
+        if known.get("check") == "counts":
+            try:
+                check_clean_battles(partial, read_arena_votes())
+            except ValueError as error:
+                raise ValueError(f"{address}: {error}; {place} was not written") from error
         if "sha256" in known and (actual := hash_file(partial)) != known["sha256"]:
             raise ValueError(f"{address} has the sha256 {actual}, expected {known['sha256']}; {place} was not written")
 

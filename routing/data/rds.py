@@ -74,8 +74,8 @@ class _Reader:
 def read_rds(path: Path) -> pd.DataFrame:
     """Read a data frame that R's ``saveRDS`` wrote; columns of a nested data frame are named ``outer.inner``.
 
-    Missing text is missing; a missing whole number is the smallest of 32 bits, as R stores it. Raises ValueError, naming
-    the file, where it holds anything else.
+    A missing whole number is the smallest of 32 bits, as R stores it. Raises ValueError, naming the file, where it
+    holds anything else.
     """
     try:
         content = gzip.decompress(path.read_bytes())

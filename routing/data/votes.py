@@ -10,14 +10,25 @@ from __future__ import annotations
 import functools
 import gzip
 import json
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from routing.battles import PAIR_COLUMNS, WINNERS, PairCounts, clean_name, quote, sum_outcomes, validate_battles
+from routing.battles import (
+    PAIR_COLUMNS,
+    WINNERS,
+    PairCounts,
+    clean_name,
+    count_pairs,
+    quote,
+    sum_outcomes,
+    validate_battles,
+)
 from routing.data.sources import FOLDER, find_files
 from routing.data.tables import blame, check_columns, read_table
 
@@ -29,6 +40,12 @@ CANONICAL_NAMES = {
 }
 
 
+ARENA_MARKS = {"model_a": "winner_model_a", "tie": "winner_tie", "model_b": "winner_model_b"}
+ARENA55K_ROWS = 57_477  # of train.csv as published
+CLEAN_BATTLES = (1_799_991, 1_670_250)  # votes in clean_battle_20240814_public.json, and those the leaderboard counts
+
+
+# ----------------------------------------------------------------------------------------------- files to records
 def find_file(dataset: str, path: Path | str | None) -> Path:
     """Return the file of a dataset that is one file; ValueError where `path` is a folder of several."""
     files = find_files(dataset, path)
@@ -80,6 +97,32 @@ def read_arena_votes(path: Path | str | None = None) -> PairCounts:
         return sum_outcomes(models, *np.tile(pairs.T, 3), codes, np.concatenate([win, tie + bad, loss]))
 
 
+def clean_battle_records(path: Path, size: int = 1 << 22) -> Iterator[dict]:
+    """Yield the votes of a ``clean_battle_*.json`` as published, `size` characters at a time: it has 2 GB.
+
+    Raises ValueError, with the file and the record, where it is no JSON list of objects.
+    """
+    scan, gap, number = json.JSONDecoder().raw_decode, re.compile(r"[\s,\[]*"), 0
+    with path.open(encoding="utf-8") as file:
+        text, at = file.read(size), 0
+        while True:
+            at = gap.match(text, at).end()
+            if text.startswith("]", at):
+                return
+            try:
+                record, at = scan(text, at)
+            except ValueError as error:
+                more = file.read(size)
+                if not more:
+                    raise ValueError(f"{path}: cannot be read as JSON: record {number}: {error}") from error
+                text, at = text[at:] + more, 0
+                continue
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}: cannot be read as JSON: record {number}: expected a JSON object")
+            yield record
+            number += 1
+
+
 def read_clean_battles(path: Path | str) -> pd.DataFrame:
     """Read the votes of a ``clean_battle_*.json`` as LMSYS publishes it with its leaderboard [Chiang24].
 
@@ -87,11 +130,28 @@ def read_clean_battles(path: Path | str) -> pd.DataFrame:
     file marks repeated prompts, those it sampled: what the leaderboard counts.
     """
     path, columns = Path(path), ["model_a", "model_b", "winner", "language", "tstamp"]
-    table = read_table(path, [*columns, "anony"])
-    kept = table["anony"].eq(True)
-    if "dedup_tag" in table.columns:
-        kept &= table["dedup_tag"].map(lambda tag: not isinstance(tag, dict) or tag["sampled"])
-    return _battles(table.loc[kept, columns], path)
+    rows = []
+    for record in clean_battle_records(path):
+        check_columns(record, [*columns, "anony"], path)
+        tag = record.get("dedup_tag")
+        if record["anony"] is True and (not isinstance(tag, dict) or tag["sampled"]):
+            # one object for all rows that have the same name
+            rows.append([sys.intern(value) if isinstance(value, str) else value for value in map(record.get, columns)])
+    return _battles(pd.DataFrame(rows, columns=columns), path)
+
+
+def check_clean_battles(path: Path, counts: PairCounts, published: tuple[int, int] = CLEAN_BATTLES) -> str:
+    """Compare a ``clean_battle_20240814_public.json``, which has no published hash, with what is known of it.
+
+    Returns the finding. Raises ValueError where it does not have the `published` numbers of rows, of all votes and of
+    those that are counted, or other pair counts than `counts`.
+    """
+    votes = read_clean_battles(path)
+    rows, found = (sum(1 for _ in clean_battle_records(path)), len(votes)), count_pairs(votes)
+    same = np.array_equal(found.wins, counts.wins) and np.array_equal(found.ties, counts.ties)
+    if rows != published or found.models != counts.models or not same:
+        raise ValueError(f"{path} has {rows} rows and counted votes, expected {published}, or other pair counts")
+    return f"{rows[0]:,} votes in {path.name}, {rows[1]:,} after deduplication; pair counts equal the packaged ones"
 
 
 def _first_turn(turns: str, row: int, path: Path) -> str:
@@ -103,23 +163,42 @@ def _first_turn(turns: str, row: int, path: Path) -> str:
 
 @functools.cache
 def arena55k_ids() -> tuple[int, ...]:
-    """Return the ids of the battles of lmsys-arena-human-preference-55k that the results of this project use."""
+    """Return the ids of the battles of lmsys-arena-human-preference-55k that the results of this project use.
+
+    ``arena55k_ids.gz`` holds the differences of the sorted ids, as 32-bit numbers: of a table `battles` that has these,
+    ``gzip.compress(numpy.diff(sorted(battles["id"]), prepend=0).astype("<u4").tobytes(), mtime=0)``.
+    """
     steps = np.frombuffer(gzip.decompress(FOLDER.joinpath("arena55k_ids.gz").read_bytes()), dtype="<u4")
     return tuple(steps.cumsum(dtype=np.int64).tolist())
 
 
-def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 16) -> pd.DataFrame:
+def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 16, whole: bool = False) -> pd.DataFrame:
     """Read battles with prompts: lmsys-arena-human-preference-55k, the D_arena of [RouteLLM24].
 
     Columns prompt, model_a, model_b, winner, id. The prompt is the first turn of the conversation. Prompts under
     `min_prompt_characters` are left out, and with them null turns, as in the paper.
+
+    The file is ``train.csv`` as published, or a part of it. Where no `path` is given, only the battles of
+    `arena55k_ids` are read, which the results of this project use; `whole`: all 57,477, as in profile ``paper``.
+    Raises ValueError where the file lacks some of them.
     """
     file = find_file("arena55k", path)
-    marks = {"model_a": "winner_model_a", "tie": "winner_tie", "model_b": "winner_model_b"}
-    table = read_table(file, ["id", "model_a", "model_b", "prompt", *marks.values()])
-    marked = table[[marks[winner] for winner in WINNERS]].to_numpy()
-    for row in np.flatnonzero((marked == 1).sum(axis=1) != 1):
-        raise ValueError(f"{file}, row {row}: not exactly one of {', '.join(marks.values())} is 1")
+    columns = ["id", "model_a", "model_b", "prompt", *ARENA_MARKS.values()]
+    table = read_table(file, columns)[columns]
+    if path is None:
+        wanted = np.arange(ARENA55K_ROWS) if whole else np.array(arena55k_ids())
+        table = table if whole else table[table["id"].isin(wanted)].reset_index(drop=True)
+        if len(table) != len(wanted):
+            raise ValueError(f"{file}: has {len(table):,} of the {len(wanted):,} battles that are to be read")
+    return read_marked(table, file, min_prompt_characters)
+
+
+def read_marked(table: pd.DataFrame, file: Path, min_prompt_characters: int) -> pd.DataFrame:
+    """Return battles of a table with the columns of lmsys-arena-human-preference-55k; parameters as `read_arena55k`."""
+    marked = table[[ARENA_MARKS[winner] for winner in WINNERS]].to_numpy()
+    wrong = np.flatnonzero((marked == 1).sum(axis=1) != 1)
+    if len(wrong):
+        raise ValueError(f"{file}, row {wrong[0]}: not exactly one of {', '.join(ARENA_MARKS.values())} is 1")
     prompts = [_first_turn(turns, row, file) for row, turns in enumerate(table["prompt"])]
     table = table.assign(prompt=prompts, winner=np.array(WINNERS)[(marked == 1).argmax(axis=1)])
     long_enough = table["prompt"].str.len() >= min_prompt_characters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,9 +10,9 @@ from matplotlib.figure import Figure
 from numpy.random import Generator
 from scipy.special import expit
 
-from routing.battles import PairCounts, count_pairs, encode_battles
+from routing.battles import PairCounts, encode_battles
 from routing.data.sources import find_files
-from routing.data.votes import read_clean_battles
+from routing.data.votes import CLEAN_BATTLES, check_clean_battles
 from routing.evaluation.resampling import wilson_interval
 from routing.ratings.bradley_terry import ELO_PER_LOG_ODDS, BradleyTerryFit, rating_tiers
 from routing.ratings.ties import outcome_probability
@@ -22,7 +21,7 @@ from routing.studies.plotting import plot_heatmaps, plot_lines, plot_points, plo
 
 # bootstrap refits; random orders of rows; of so many of the votes
 SIZES = {"smoke": (20, 2, 300_000), "quick": (1000, 5, 1_670_250), "full": (1000, 10, 1_670_250)}
-PUBLISHED = (1_799_991, 1_670_250)  # rows of clean_battle_20240814_public.json, and those left after deduplication
+PUBLISHED = CLEAN_BATTLES
 GAPS_ELO = [0, 25, 50, 75, 100, 150, 200, 250, 300, 400, np.inf]
 METHODS = {"maximum likelihood": {"color": "C0", "marker": "o"}}
 METHODS["online Elo, one mark per order of rows"] = {"color": "C1", "marker": "|"}
@@ -49,12 +48,7 @@ def check_published_votes(counts: PairCounts) -> str:
         (path,) = find_files("clean_battles")
     except FileNotFoundError:
         return "clean_battle_20240814_public.json is not on this machine; the packaged counts are used as they are"
-    votes = read_clean_battles(path)
-    rows, found = (len(json.loads(path.read_bytes())), len(votes)), count_pairs(votes)
-    same = np.array_equal(found.wins, counts.wins) and np.array_equal(found.ties, counts.ties)
-    if rows != PUBLISHED or found.models != counts.models or not same:
-        raise ValueError(f"{path} has {rows} rows and counted votes, expected {PUBLISHED}, or other pair counts")
-    return f"{rows[0]:,} votes in {path.name}, {rows[1]:,} after deduplication; pair counts equal the packaged ones"
+    return check_clean_battles(path, counts, PUBLISHED)
 
 
 def rank_models(fit: BradleyTerryFit) -> pd.DataFrame:

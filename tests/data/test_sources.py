@@ -279,5 +279,5 @@ def test_registry_is_sound():
         assert len(sources.published_files(name)) > 0 or (known["origin"] and known["collected"])
         assert known["licence"] and set(known) <= {
             *("licence", "prefix", "package", "collected", "origin"),
-            *("address", "bytes", "sha256", "account", "on_request"),
+            *("address", "bytes", "sha256", "check", "account", "on_request"),
         }

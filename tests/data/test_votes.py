@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from routing.battles import count_pairs
 from routing.data import benchmarks as benchmark_tables
 from routing.data import sources
 from routing.data import votes as readers
@@ -67,6 +68,43 @@ def test_arena_votes_at_fault(tmp_path, change, message):
         readers.read_arena_votes(write_json(tmp_path / "votes.json", VOTES | change))
 
 
+def test_the_published_arena55k_gives_the_battles_of_the_results(tmp_path, monkeypatch):
+    """Of ``train.csv`` as published, with both responses, `full` reads a listed part and `paper` every battle."""
+    battles = [
+        {"id": number, "model_a": "x", "model_b": "y", "prompt": f'["What is question {number} about?", null]'}
+        | {"response_a": '["a, \\"b\\"\\nc"]', "response_b": "[null]"}
+        | {"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0}
+        for number in (30192, 53567, 65089, 96401)
+    ]
+    (tmp_path / "arena55k").mkdir()
+    pd.DataFrame(battles).to_csv(tmp_path / "arena55k" / "train.csv", index=False)
+    monkeypatch.setenv("ROUTING_DATA", str(tmp_path))
+    monkeypatch.setattr(readers, "arena55k_ids", lambda: (53567, 96401))
+    assert readers.read_arena55k()["id"].tolist() == [53567, 96401]
+    with pytest.raises(ValueError, match="train.csv.* 4 of the 57,477"):
+        readers.read_arena55k(whole=True)
+    monkeypatch.setattr(readers, "ARENA55K_ROWS", 4)
+    whole = readers.read_arena55k(whole=True)
+    assert whole["id"].tolist() == [battle["id"] for battle in battles] and set(whole["winner"]) == {"model_b"}
+    assert list(whole) == ["prompt", "model_a", "model_b", "winner", "id"]
+    monkeypatch.setattr(readers, "arena55k_ids", lambda: (53567, 7))
+    with pytest.raises(ValueError, match="train.csv.* 1 of the 2"):
+        readers.read_arena55k()
+
+
+def test_ids_of_the_results():
+    ids = readers.arena55k_ids()
+    assert len(ids) == len(set(ids)) == 9_998 and list(ids) == sorted(ids)
+    assert all(number % 11 for number in ids)
+
+
+@needs_data
+def test_real_ids_of_the_results():
+    table = pd.read_csv(sources.find_files("arena55k")[0])
+    listed = set(readers.arena55k_ids())
+    assert listed <= set(table["id"]) and (len(table) > len(listed) or listed == set(table["id"]))
+
+
 @needs_data
 def test_real_arena_votes():
     counts = readers.read_arena_votes()
@@ -91,6 +129,31 @@ def test_clean_battles(tmp_path):
         ("tie", "English", 1.5),
         ("tie", "German", 1.5),
     ]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_clean_battles_are_read_in_pieces(tmp_path, size):
+    records = [{"model_a": "x [1], ]", "nested": {"list": [1, {"a": "}"}]}}, {"model_a": "é"}]
+    for indent in (None, 4):
+        path = tmp_path / "votes.json"
+        path.write_text(json.dumps(records, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+        assert list(readers.clean_battle_records(path, size)) == records
+    path.write_text("[]")
+    assert list(readers.clean_battle_records(path, size)) == []
+    path.write_text(json.dumps(records)[:-3])
+    with pytest.raises(ValueError, match="votes.json.*record 1"):
+        list(readers.clean_battle_records(path, size))
+
+
+def test_clean_battles_are_checked_by_their_counts(tmp_path):
+    vote = {"model_a": "x", "model_b": "y", "winner": "tie", "anony": True, "language": "English", "tstamp": 1.5}
+    path = write_json(tmp_path / "clean_battle.json", [vote, vote | {"winner": "model_a"}, vote | {"anony": False}])
+    counts = count_pairs(readers.read_clean_battles(path))
+    assert "3 votes" in readers.check_clean_battles(path, counts, (3, 2))
+    other = count_pairs(pd.DataFrame([vote, vote]))
+    for wrong, rows in ((counts, (3, 3)), (counts, (2, 2)), (other, (3, 2))):
+        with pytest.raises(ValueError, match=r"clean_battle.json.*\(3, 2\)"):
+            readers.check_clean_battles(path, wrong, rows)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
