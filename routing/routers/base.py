@@ -195,6 +195,9 @@ def load_router(folder: str | Path) -> Router:
     for name, array in _read_arrays(folder / "arrays.npz").items():
         if hasattr(make, name) or name in vars(router):
             raise ValueError(f"{folder / 'arrays.npz'} holds {name!r}, which is no array of a {make.__name__}")
+        if name in ("constant_ratings", "leaderboard", "model_tier") and np.shape(array) != (len(router.models),):
+            fault = f"{name} of shape {np.shape(array)} for {len(router.models)} models"
+            raise ValueError(f"{folder / 'arrays.npz'} holds {fault}; copy it again, or train the router again")
         setattr(router, name, array)
     router._read_weights(folder)
     return router

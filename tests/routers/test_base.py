@@ -261,6 +261,15 @@ def test_what_a_description_may_not_say_is_named(saved, changes, named):
         load_router(saved)
 
 
+@pytest.mark.parametrize("name", ["constant_ratings", "leaderboard", "model_tier"])
+def test_arrays_and_models_are_equally_many(saved, name):
+    for array in (np.zeros(3), np.zeros((4, 1)), np.zeros(())):
+        np.savez(saved / "arrays.npz", **{name: array})
+        relist(saved)
+        with pytest.raises(ValueError, match=f"arrays.npz.*{name}.*4 models"):
+            load_router(saved)
+
+
 def test_files_of_a_router_do_not_lead_elsewhere(saved, tmp_path):
     load_router(saved)
     (saved / "arrays.npz").rename(tmp_path / "elsewhere.npz")
