@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import sys
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ TEXT_COLUMNS = {"prompt", *NAME_COLUMNS, "model", *PRICE_COLUMNS, "question", "e
 TEXT_COLUMNS |= {"instruction", "generator_1", "generator_2"}  # of AlpacaEval
 KINDS = {".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"} | dict.fromkeys((".json", ".jsonl", ".ndjson"), "JSON")
 READ_ERRORS = (ValueError, OSError, EOFError, ImportError, RuntimeError, zlib.error, lzma.LZMAError)
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair is legal in JSON, but stands for no character
 _OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _AS_WRITTEN = {"keep_default_na": False, "na_values": [""], "low_memory": False, "encoding": "utf-8-sig"}
 
@@ -104,7 +106,7 @@ def _check_fields(file: BinaryIO, separator: str) -> tuple[list[str], int]:
             content = "".join(row)
             filled = bool(content.strip())
             if "\0" in content:
-                raise ValueError("it holds a NUL character; save it as UTF-8")
+                raise ValueError(f"row {n_rows}: it holds a NUL character; save it as UTF-8")
             if len(row) <= 1 and not filled:
                 continue  # a blank line
             if header is None:
@@ -140,16 +142,15 @@ def _parse_json(file: BinaryIO, columns: Collection[str] | None, text: Collectio
             if not isinstance(record, dict):
                 raise ValueError(f"expected a JSON object, not {quote(record, 40)}")
         records.append(record if columns is None else {name: record[name] for name in columns if name in record})
-    table = pd.DataFrame(records)
-    for name in table.columns.intersection(list(text)):
-        table[name] = _as_text((record.get(name) for record in records), name)
-    return table
+    found = [name for name in text if any(name in record for record in records)]
+    texts = {name: _as_text((record.get(name) for record in records), name) for name in found}
+    return pd.DataFrame(records).assign(**texts)
 
 
 def _as_text(values: Iterable[Any], column: str) -> pd.Series:
     texts: list[str | None] = []
     for row, value in enumerate(values):
-        if not isinstance(value, (str, int, float, type(None))):
+        if not isinstance(value, (str, int, float, type(None))) or _SURROGATE.search(str(value)):
             raise ValueError(f"row {row}, column {column}: {quote(value, 40)} is no text")
         texts.append(None if value in (None, "") or value != value else str(value))
     return pd.Series(texts, dtype="str")

@@ -60,7 +60,7 @@ def test_numbers_of_json_and_parquet_become_text_and_keep_their_digits(tmp_path)
         (HEADER + "hi,x,y,tie\n\nyo,y,x\n", "row 1 has 3 fields.* 4"),
         (HEADER + 'hi,x,y,tie\n"yo" he said,y,x,tie\n', "row 1"),
         (HEADER + 'hi,x,y,tie\n"yo,y,x,tie\n', "row 1"),
-        (HEADER + "hi,x\0,y,tie\n", "NUL"),
+        (HEADER + "hi,x,y,tie\nyo,x\0,y,tie\n", "row 1: .*NUL"),
         (HEADER.encode() + b"hi,x,y,tie\ncaf\xe9,x,y,tie\n", "UTF-8"),
         ((HEADER + "hi,x,y,tie\n").encode("utf-16"), "UTF-8"),
         ("prompt,model_a,model_a,winner\nhi,x,y,tie\n", "named twice: model_a"),
@@ -105,6 +105,7 @@ def test_columns_of_other_names(tmp_path):
     [
         ("b.jsonl", '{"model_a": "x"}\n{"model_a": \n', "line 2"),
         ("b.jsonl", '{"model_a": "x"}\n7\n', "line 2"),
+        ("b.jsonl", '{"model_a": "x"}\n{"model_a": "x\\ud800"}\n', "row 1, column model_a"),
         ("b.json", '[{"model_a": "x"}, 7]', "record 1"),
         ("b.parquet", "PAR1 and no more", "Parquet"),
         ("b.csv.gz", "not compressed", "CSV"),
