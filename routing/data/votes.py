@@ -32,14 +32,6 @@ from routing.battles import (
 from routing.data.sources import FOLDER, find_files
 from routing.data.tables import blame, check_columns, read_table
 
-# One name for a model wherever it appears, the Arena's; only where the source certainly means that model.
-CANONICAL_NAMES = {
-    "mistralai/Mixtral-8x7B-Instruct-v0.1": "mixtral-8x7b-instruct-v0.1",
-    "Mixtral-8x7B-Instruct-v0.1": "mixtral-8x7b-instruct-v0.1",
-    "gpt4_1106_preview": "gpt-4-1106-preview",
-}
-
-
 ARENA_MARKS = {"model_a": "winner_model_a", "tie": "winner_tie", "model_b": "winner_model_b"}
 ARENA55K_ROWS = 57_477  # of train.csv as published
 CLEAN_BATTLES = (1_799_991, 1_670_250)  # votes in clean_battle_20240814_public.json, and those the leaderboard counts
@@ -62,13 +54,24 @@ def pick_files(files: Sequence[Path], pattern: str) -> list[Path]:
     return picked
 
 
-def canonical_names(names: pd.Series) -> pd.Series:
-    """Return the same models by their canonical names, cleaned by `clean_name`."""
+@functools.cache
+def _model_names(source: str) -> dict[str, str]:
+    """Return the names in ``model_names.csv`` that hold everywhere, and those that hold in one source."""
+    with FOLDER.joinpath("model_names.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, dtype="str", keep_default_na=False)
+    return table[table["source"].isin(["any", source])].set_index("name")["model"].to_dict()
+
+
+def canonical_names(names: pd.Series, source: str = "any") -> pd.Series:
+    """Return the same models by one name each, the Arena's, as ``model_names.csv`` says; cleaned by `clean_name`.
+
+    A name stands there only where its `source` certainly means that model.
+    """
     clean = {name: clean_name(name) for name in names.dropna().unique()}
-    return names.map({name: CANONICAL_NAMES.get(other, other) for name, other in clean.items()})
+    return names.map({name: _model_names(source).get(other, other) for name, other in clean.items()})
 
 
-def _battles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+def as_battles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Return canonical names and winners, no model against itself, checked; the columns keep their order."""
     table = table.assign(**{side: canonical_names(table[side]) for side in PAIR_COLUMNS})
     table = table[table["model_a"] != table["model_b"]].reset_index(drop=True)
@@ -137,7 +140,7 @@ def read_clean_battles(path: Path | str) -> pd.DataFrame:
         if record["anony"] is True and (not isinstance(tag, dict) or tag["sampled"]):
             # one object for all rows that have the same name
             rows.append([sys.intern(value) if isinstance(value, str) else value for value in map(record.get, columns)])
-    return _battles(pd.DataFrame(rows, columns=columns), path)
+    return as_battles(pd.DataFrame(rows, columns=columns), path)
 
 
 def check_clean_battles(path: Path, counts: PairCounts, published: tuple[int, int] = CLEAN_BATTLES) -> str:
@@ -154,7 +157,8 @@ def check_clean_battles(path: Path, counts: PairCounts, published: tuple[int, in
     return f"{rows[0]:,} votes in {path.name}, {rows[1]:,} after deduplication; pair counts equal the packaged ones"
 
 
-def _first_turn(turns: str, row: int, path: Path) -> str:
+def first_turn(turns: str, row: int, path: Path) -> str:
+    """Return the first of a JSON list of turns; ValueError names file and row."""
     with blame(f"{path}, row {row}, column prompt: not a JSON list of turns", (ValueError, TypeError, LookupError)):
         first = json.loads(turns)[0]
     # Half of a surrogate pair is legal in JSON but is no text: encoders and tokenizers refuse it.
@@ -199,16 +203,16 @@ def read_marked(table: pd.DataFrame, file: Path, min_prompt_characters: int) -> 
     wrong = np.flatnonzero((marked == 1).sum(axis=1) != 1)
     if len(wrong):
         raise ValueError(f"{file}, row {wrong[0]}: not exactly one of {', '.join(ARENA_MARKS.values())} is 1")
-    prompts = [_first_turn(turns, row, file) for row, turns in enumerate(table["prompt"])]
+    prompts = [first_turn(turns, row, file) for row, turns in enumerate(table["prompt"])]
     table = table.assign(prompt=prompts, winner=np.array(WINNERS)[(marked == 1).argmax(axis=1)])
     long_enough = table["prompt"].str.len() >= min_prompt_characters
-    return _battles(table.loc[long_enough, ["prompt", "model_a", "model_b", "winner", "id"]], file)
+    return as_battles(table.loc[long_enough, ["prompt", "model_a", "model_b", "winner", "id"]], file)
 
 
 def read_arena140k(path: Path | str | None = None) -> pd.DataFrame:
     """Read votes of 2025, model_a shown first: arena-human-preference-140k; columns model_a, model_b, winner, id."""
     file, columns = find_file("arena140k", path), ["model_a", "model_b", "winner", "id"]
-    return _battles(read_table(file, columns)[columns], file)
+    return as_battles(read_table(file, columns)[columns], file)
 
 
 def read_human_and_judges(path: Path | str | None = None) -> pd.DataFrame:
@@ -227,7 +231,7 @@ def read_human_and_judges(path: Path | str | None = None) -> pd.DataFrame:
         table = read_table(files[0], ["num", "question_id", "model_a", "model_b", *judges.values()])
         parts = [table.assign(winner=table[column]) for column in judges.values()]
     parts = [part.assign(judge=judge)[columns] for judge, part in zip(judges, parts, strict=True)]
-    return _battles(pd.concat(parts, ignore_index=True), files[0].parent)
+    return as_battles(pd.concat(parts, ignore_index=True), files[0].parent)
 
 
 def read_llmbar(path: Path | str | None = None) -> pd.DataFrame:
@@ -275,12 +279,19 @@ def read_alpaca_eval(path: Path | str | None = None) -> pd.DataFrame:
     above it where model_b did, 1.5 or 0 for a draw. Rows without one are left out, others than 0 and 1 to 2 an error.
     """
     names = {"instruction": "prompt", "generator_1": "model_a", "generator_2": "model_b"}
+    columns = [*names, "preference", "annotator"]
     files = find_files("alpaca_eval", path)
-    single = all(file.name != "annotations.json" for file in files)
-    files = files[:1] if single else pick_files(files, "annotations.json")
-    parts = [_with_winner(read_table(file, [*names, "preference", "annotator"]), file) for file in files]
-    order = [*names.values(), "winner", "preference", "annotator"]
-    return _battles(pd.concat(parts, ignore_index=True).rename(columns=names)[order], files[0])
+    if any(file.name == "annotations.json" for file in files):
+        parts = []
+        for file in pick_files(files, "annotations.json"):
+            above = file.absolute().parts
+            entry = above[above.index("results") + 1] if "results" in above else above[-2]
+            parts.append(_with_winner(read_table(file, columns)[columns].assign(directory=entry), file))
+        table = pd.concat(parts, ignore_index=True)
+    else:
+        table = _with_winner(read_table(files[0], [*columns, "directory"]), files[0])
+    order = [*names.values(), "winner", "preference", "annotator", "directory"]
+    return as_battles(table.rename(columns=names)[order], files[0])
 
 
 def _with_winner(table: pd.DataFrame, path: Path) -> pd.DataFrame:

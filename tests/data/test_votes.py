@@ -361,15 +361,16 @@ def test_alpaca_eval_in_both_forms(tmp_path):
     )
     table = readers.read_alpaca_eval(results)
     assert rows(table, table.columns) == [
-        ("p", "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1", "model_b", 1.51, "judge"),
-        ("p", "gpt-4-1106-preview", "other", "model_a", 1.49, "judge"),
-        ("NA", "gpt-4-1106-preview", "other", "tie", 1.5, "judge"),
+        ("p", "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1", "model_b", 1.51, "judge")
+        + ("Mixtral-8x7B-Instruct-v0.1",),
+        ("p", "gpt-4-1106-preview", "other", "model_a", 1.49, "judge", "other"),
+        ("NA", "gpt-4-1106-preview", "other", "tie", 1.5, "judge", "other"),
     ]
     names = {"prompt": "instruction", "model_a": "generator_1", "model_b": "generator_2"}
     table.drop(columns="winner").rename(columns=names).to_csv(tmp_path / "collected.csv.gz", index=False)
     pd.testing.assert_frame_equal(table, readers.read_alpaca_eval(tmp_path / "collected.csv.gz"))
     alone = readers.read_alpaca_eval(results / "other" / "judge" / "annotations.json")
-    assert alone["model_b"].tolist() == ["other", "other"]
+    assert alone["directory"].tolist() == ["other", "other"]
 
 
 @pytest.mark.parametrize("kind", ["json", "csv"])
@@ -382,7 +383,7 @@ def test_alpaca_eval_counts_0_as_a_draw_and_refuses_what_is_no_preference(tmp_pa
         if kind == "json":
             write_json(tmp_path / "annotations.json", records)
         else:
-            pd.DataFrame(records).to_csv(tmp_path / "own.csv", index=False)
+            pd.DataFrame(records).assign(directory="d").to_csv(tmp_path / "own.csv", index=False)
 
     monkeypatch.chdir(tmp_path)  # a file is found by its bare name
     name = "annotations.json" if kind == "json" else "own.csv"
