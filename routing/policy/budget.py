@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ import pandas as pd
 Prices = Mapping[str, float] | pd.Series | pd.DataFrame
 CHARACTERS_PER_TOKEN = 4.0  # English
 OUTPUT_TOKENS = 264.0  # mean length of an answer [RouteLLM24]
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1024
 ROUNDING = 1e-12  # relative; of a sum over prompts
 
 
@@ -46,26 +47,11 @@ def _check_probability(p_strong: np.ndarray) -> np.ndarray:
 
 
 def route_pair(p_strong: np.ndarray, threshold: float, strong: str, weak: str) -> np.ndarray:
-    """Return the name of the model that each prompt goes to.
+    """Return the name of the model that each prompt goes to: (n_prompts,) of str.
 
-    Parameters
-    ----------
-    p_strong : float array, shape (n_prompts,)
-        P(strong wins | prompt), in [0, 1].
-    threshold : float
-        A prompt goes to `strong` if ``p_strong >= threshold``. Any number but NaN: above 1 nothing goes there.
-    strong, weak : str
-        Names of the two models.
-
-    Returns
-    -------
-    str array, shape (n_prompts,)
-
-    Raises
-    ------
-    ValueError
-        A probability that is NaN or outside [0, 1] (the message names the row), a threshold that is NaN, or one
-        name for both models.
+    A prompt goes to `strong` if ``p_strong >= threshold``, where `p_strong`, (n_prompts,), is P(strong wins | prompt).
+    The threshold is any number but NaN: above 1 nothing goes there. Raises ValueError for a probability that is NaN or
+    outside [0, 1] (the message names the row), a threshold that is NaN, or one name for both models.
     """
     if math.isnan(threshold):
         raise ValueError("the threshold is NaN; take one from calibrate_threshold")
@@ -85,17 +71,8 @@ def calibrate_threshold(p_strong: np.ndarray, strong_share: float) -> float:
     Differs from RouteLLM in: its threshold is the quantile 1 - `strong_share`, which exceeds the share wherever
     probabilities are equal there.
 
-    Parameters
-    ----------
-    p_strong : float array, shape (n_prompts,)
-        P(strong wins | prompt) on a sample of the prompts to come, in [0, 1].
-    strong_share : float
-        Largest share of prompts for the strong model, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        A probability that is NaN or outside [0, 1] (the message names the row), or such a share.
+    `p_strong`, (n_prompts,), is P(strong wins | prompt) on a sample of the prompts to come; `strong_share` lies in
+    [0, 1]. Raises ValueError for another share, or a probability that is NaN or outside [0, 1], with its row.
     """
     p_strong = _check_probability(p_strong)
     if not 0 <= strong_share <= 1:
@@ -234,10 +211,7 @@ class MultiModelPolicy:
         gets the best model within the budget, and a batch gets the optimum of the linear programme except for one
         upgrade of one prompt.
 
-        Raises
-        ------
-        ValueError
-            Also a budget below the mean price of each prompt's cheapest model; the message gives it.
+        Raises also for a budget below the mean price of each prompt's cheapest model; the message gives it.
         """
         models, expected, price = self.align(quality)
         upgrades = walk_hulls(models, expected, price)
@@ -255,10 +229,7 @@ class MultiModelPolicy:
     def cheapest_reaching(self, quality: pd.DataFrame, mean_quality: float) -> Assignment:
         """Assign models with the lowest mean cost at which the expected quality is at least `mean_quality`.
 
-        Raises
-        ------
-        ValueError
-            Also a quality that even the best model of each prompt does not reach; the message gives that.
+        Raises also for a quality that even the best model of each prompt does not reach; the message gives that.
         """
         models, expected, price = self.align(quality)
         upgrades = walk_hulls(models, expected, price)
@@ -282,8 +253,11 @@ class MultiModelPolicy:
     def with_budget(self, quality: pd.DataFrame, budget_usd: float) -> MultiModelPolicy:
         """Return the policy that spends as much as it can on this sample within a mean of `budget_usd` per call.
 
-        Use it for prompts to come. Prompts of equal quality go the same way, so that less may be spent than by
-        `best_within` on the same sample. Raises as `best_within`.
+        Which to use: `best_within` for a batch that is known as a whole, whose budget it never exceeds; this one for a
+        stream, whose prompts are sent one by one. Its lambda is fixed, so the mean cost of the prompts to come differs
+        from the budget by chance (`forecast_cost` says how far) and by how much they differ from the sample's: take
+        one of recent prompts, and take another when these change. Prompts of equal quality go the same way, so that
+        less may be spent than by `best_within` on the same sample. Raises as `best_within`.
         """
         models, expected, price = self.align(quality)
         upgrades = walk_hulls(models, expected, price)
@@ -295,6 +269,19 @@ class MultiModelPolicy:
             if n_bought == 0 or spent <= budget_usd * (1 + ROUNDING):
                 return policy
             n_bought -= 1  # trade-offs so close that rounding lets one more upgrade through
+
+    def forecast_cost(self, quality: pd.DataFrame, n_prompts: int, level: float = 0.95) -> tuple[float, float]:
+        """Return the interval of the mean price of the next `n_prompts` prompts of a stream: low and high, dollars.
+
+        The normal interval from this sample of at least two of its prompts, of the chance in both. Raises also for
+        fewer than one prompt to come, or a level outside 0 to 1.
+        """
+        models, expected, price = self.align(quality)
+        if len(expected) < 2 or n_prompts < 1 or not 0 < level < 1:
+            raise ValueError(f"{len(expected)} prompts to judge {n_prompts} by at level {level}; need 2, 1 and a share")
+        paid = _paid(price, pd.Index(models).get_indexer(self.choose(quality)))
+        half = NormalDist().inv_cdf((1 + level) / 2) * paid.std(ddof=1) * math.sqrt(1 / len(paid) + 1 / n_prompts)
+        return float(paid.mean() - half), float(paid.mean() + half)
 
     def align(self, quality: pd.DataFrame) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         """Return names in alphabetical order; in it quality, (n_prompts, n_models), and prices, (n_models,) or so."""
@@ -318,11 +305,15 @@ class MultiModelPolicy:
         return models, expected, self.prices[names].to_numpy(dtype=float)
 
 
+def _paid(price: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the price of the model chosen for each prompt: (n_prompts,)."""
+    return price[chosen] if price.ndim == 1 else price[np.arange(len(chosen)), chosen]
+
+
 def _means(expected: np.ndarray, price: np.ndarray, chosen: np.ndarray) -> tuple[float, float]:
     """Return mean quality and mean price of a choice; exact sums, so that the order of prompts changes no bit."""
-    rows = np.arange(len(chosen))
-    paid = price[chosen] if price.ndim == 1 else price[rows, chosen]
-    return math.fsum(expected[rows, chosen]) / len(rows), math.fsum(paid) / len(rows)
+    n_prompts = len(chosen)
+    return math.fsum(expected[np.arange(n_prompts), chosen]) / n_prompts, math.fsum(_paid(price, chosen)) / n_prompts
 
 
 def _separate(quality_per_usd: np.ndarray, n_bought: int) -> tuple[int, float]:
@@ -342,16 +333,15 @@ def _best_replacement(expected: np.ndarray, price: np.ndarray, chosen: np.ndarra
     """Return the prompt and the model that gain most for at most `left_usd` more; the first of the cheapest."""
     best = (0.0, 0.0, 0, int(chosen[0]))
     for block in row_blocks(len(chosen)):
-        rows = np.arange(block.start, block.stop)
-        table = np.broadcast_to(price if price.ndim == 1 else price[block], expected[block].shape)
-        extra = table - np.take_along_axis(table, chosen[block, None], axis=1)
-        gain = expected[block] - expected[rows, chosen[block]][:, None]
-        gain[extra > left_usd] = -np.inf
-        least = np.where(gain == gain.max(), extra, np.inf)
-        row, model = np.unravel_index(least.argmin(), least.shape)
+        table, now = price if price.ndim == 1 else price[block], chosen[block, None]
+        extra = table - (price[now] if price.ndim == 1 else np.take_along_axis(table, now, axis=1))
+        gain = expected[block] - np.take_along_axis(expected[block], now, axis=1)
+        np.copyto(gain, -np.inf, where=extra > left_usd)
+        most = np.flatnonzero(gain == gain.max())
+        row, model = divmod(int(most[extra.ravel()[most].argmin()]), gain.shape[1])
         found = float(gain[row, model]), -float(extra[row, model])
         if found > best[:2]:
-            best = (*found, int(rows[row]), int(model))
+            best = (*found, block.start + row, model)
     return best[2:]
 
 
@@ -402,48 +392,33 @@ def walk_hulls(models: tuple[str, ...], expected: np.ndarray, price: np.ndarray)
 def _climb(expected: np.ndarray, price: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the upper hulls of a block of prompts from its cheapest to its best models, as the arrays of `Upgrades`.
 
-    The monotone chain: models come in the order of their price, and each removes the corners that it leaves below the
-    line to itself. Only a model better than all cheaper ones is a step of the chain: few of many models are.
+    Only a model better than all cheaper ones can be a corner. Of these, all that lie below the line between their
+    neighbours are removed at once, again and again until none does.
     """
-    n_prompts, n_models = expected.shape
-    everyone = np.arange(n_prompts)
+    n_models = expected.shape[1]
     if price.ndim == 1:
-        order = np.broadcast_to(np.argsort(price, kind="stable"), expected.shape)
-        quality = np.take(expected, order[0], axis=1)
+        order = np.argsort(price, kind="stable")
+        quality = np.take(expected, order, axis=1)
     else:
         order = np.argsort(price, axis=1, kind="stable")
         quality = np.take_along_axis(expected, order, axis=1)
     better = np.ones(expected.shape, dtype=bool)
     np.greater(quality[:, 1:], np.maximum.accumulate(quality, axis=1)[:, :-1], out=better[:, 1:])
-    row, position = np.nonzero(better)
-    n_steps = better.sum(axis=1)
-    step = np.arange(len(row)) - np.repeat(n_steps.cumsum() - n_steps, n_steps)
-    model, gained, cost = (np.zeros((n_steps.max(), n_prompts), dtype) for dtype in (np.int64, float, float))
-    model[step, row] = order[row, position]
-    gained[step, row] = quality[row, position]
-    cost[step, row] = price[model[step, row]] if price.ndim == 1 else price[row, model[step, row]]
-    corner = np.zeros(model.shape, dtype=np.int64)  # steps of the chain, one stack per prompt
-    slope = np.full(model.shape, np.inf)  # towards each corner
-    height = np.zeros(n_prompts, dtype=np.int64)  # of the stack, minus 1
-    slope_to = np.empty(n_prompts)  # of the step at hand, from the corner below it
-    with np.errstate(divide="ignore"):  # the slope is infinite at equal price
-        for number in range(1, len(model)):
-            rows = rising = np.flatnonzero(n_steps > number)
-            while len(rows):
-                last = corner[height[rows], rows]
-                extra = cost[number, rows] - cost[last, rows]
-                steepness = (gained[number, rows] - gained[last, rows]) / extra
-                above = (steepness > slope[height[rows], rows]) | (extra == 0)
-                slope_to[rows] = np.where(above, np.inf, steepness)
-                rows = rows[above]
-                height[rows] -= 1
-                rows = rows[height[rows] >= 0]
-            height[rising] += 1
-            corner[height[rising], rising] = number
-            slope[height[rising], rising] = np.where(height[rising] == 0, np.inf, slope_to[rising])
-    row, step = np.nonzero(np.arange(1, len(model)) <= height[:, None])
-    before, after = (model[corner[step + more, row], row] for more in (0, 1))
-    return model[corner[0], everyone], row, before, after, slope[step + 1, row]
+    place = np.flatnonzero(better)
+    row, gained = place // n_models, quality.ravel()[place]
+    model = order[place - row * n_models] if price.ndim == 1 else order.ravel()[place]
+    cost = price[model] if price.ndim == 1 else price[row, model]
+    while True:
+        extra, inside = np.diff(cost), row[1:] == row[:-1]
+        slope = np.full(len(row) + 1, np.inf)  # towards each corner; of the last one also away from it
+        with np.errstate(divide="ignore", invalid="ignore"):  # infinite at equal price; between prompts never used
+            np.copyto(slope[1:-1], np.diff(gained) / extra, where=inside)
+        kept = np.ones(len(row), dtype=bool)
+        kept[:-1] = ~inside | ((slope[1:-1] <= slope[:-2]) & (extra != 0))
+        if kept.all():
+            upgrade = np.flatnonzero(inside)
+            return model[np.append(True, ~inside)], row[upgrade], model[upgrade], model[upgrade + 1], slope[upgrade + 1]
+        row, model, gained, cost = row[kept], model[kept], gained[kept], cost[kept]
 
 
 def row_blocks(n_rows: int) -> Iterator[slice]:

@@ -185,6 +185,23 @@ def test_a_quality_is_reached_at_the_cost_of_a_linear_programme(rng, place):
     assert answer.mean_cost_usd - answer.bound < prices.max().max() / 30
 
 
+def test_a_fixed_trade_off_holds_the_budget_over_a_stream(rng):
+    quality, prices = random_problem(rng, 4_000, 5)
+    price = prices.mean()
+    policy = MultiModelPolicy(price).with_budget(quality[:1_000], float(price.min() * 0.7 + price.max() * 0.3))
+    covered = []
+    for begin in range(1_000, 4_000, 200):
+        low, high = policy.forecast_cost(quality[:1_000], 200)
+        spent = price[policy.choose(quality[begin : begin + 200])].mean()
+        covered.append(low <= spent <= high)
+        assert spent == pytest.approx((low + high) / 2, rel=0.2)
+    assert np.mean(covered) > 0.8
+    assert np.diff(policy.forecast_cost(quality[:1_000], 20_000)) < np.diff(policy.forecast_cost(quality[:1_000], 200))
+    for sample, n_prompts, level in ((1, 5, 0.95), (9, 0, 0.95), (9, 5, 1.0)):
+        with pytest.raises(ValueError, match=f"{sample} prompts to judge {n_prompts} by at level {level}"):
+            policy.forecast_cost(quality[:sample], n_prompts, level)
+
+
 # -- two models -------------------------------------------------------------------------------------------------------
 
 
