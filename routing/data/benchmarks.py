@@ -204,3 +204,60 @@ def _read_llmrouter_part(path: Path) -> BenchmarkTable:
     prompts = pd.DataFrame({"prompt": table["question"], "cluster": cluster.astype("Int64")})
     quality.columns = canonical_names(pd.Series(quality.columns))
     return BenchmarkTable(prompts, quality.sort_index(axis=1))
+
+
+ROUTERDC_TASKS = {  # by part: each task and the name of its published file
+    "train": {"mmlu": "mmlu_train", "gsm8k": "gsm8k-train", "cmmlu": "cmmlu_train", "arc_challenge":
+              "arc_challenge_train", "humaneval": "humaneval_train"},
+    "test": {"mmlu": "mmlu_test", "gsm8k": "gsm8k-test", "cmmlu": "cmmlu_test", "arc_challenge": "arc_challenge_test",
+             "humaneval": "humaneval_test"},
+    "ood": {"prealgebra": "MATH_prealgebra", "mbpp": "mbpp", "ceval": "ceval", "javascript": "javascript"},
+}  # fmt: skip
+MULTIPLE_CHOICE = ("mmlu", "cmmlu", "arc_challenge", "ceval")
+
+
+def read_routerdc(path: Path | str | None = None) -> tuple[BenchmarkTable, BenchmarkTable, BenchmarkTable]:
+    """Read RouterDC's training prompts, test prompts of the same five tasks, and prompts of other tasks [RouterDC24].
+
+    Of 7 models of 7 to 8 billion parameters; quality is 1 where a multiple-choice answer is right (published: the
+    probability of the right answer where it was chosen, else 0), elsewhere the share of right attempts. `path` has the
+    JSON files of ``datasets/split2_model7`` as published, or all of it collected as ``train``, ``test`` and
+    ``ood.csv.gz``. Metadata: task.
+    """
+    files = find_files("routerdc", path)
+    collected = any(file.name.startswith("ood.csv") for file in files)
+    tables = []
+    for part, tasks in ROUTERDC_TASKS.items():
+        if collected:
+            table = read_table(pick_files(files, f"{part}.csv*")[0], ["prompt", "task"])
+            table = table.drop(columns="split", errors="ignore")
+        else:
+            paths = {task: pick_files(files, f"{name}.json")[0] for task, name in tasks.items()}
+            read = {task: read_table(file, ["question", "scores"]) for task, file in paths.items()}
+            parts = [
+                pd.DataFrame(some["scores"].tolist()).assign(prompt=some["question"], task=task)
+                for task, some in read.items()
+            ]
+            table = pd.concat(parts, ignore_index=True)
+        quality = table.drop(columns=["prompt", "task"]).astype(float)
+        quality = quality.where(~table["task"].isin(MULTIPLE_CHOICE), (quality > 0).astype(float))
+        quality.columns = canonical_names(pd.Series(quality.columns))
+        tables.append(BenchmarkTable(table[["prompt", "task"]], quality.sort_index(axis=1)))
+    return tuple(tables)
+
+
+def read_routerarena(path: Path | str | None = None) -> BenchmarkTable:
+    """Read RouterArena's cached answers: score and dollars of two models on the same queries [RouterArena25].
+
+    For evaluation only; its authors refuse training on it. `path` is a table with a row per query and model: columns
+    global_index, prompt, model, score, cost_usd. Models that did not answer nearly all queries are left out, and
+    queries that one of the others did not answer. Metadata: global_index.
+    """
+    file = find_files("routerarena_cached", path)[0]
+    table = read_table(file, ["global_index", "prompt", "model", "score", "cost_usd"])
+    counts = table["model"].value_counts()
+    table = table[table["model"].isin(counts.index[counts > counts.max() / 2])]
+    wide = table.pivot(index=["global_index", "prompt"], columns="model", values=["score", "cost_usd"]).dropna()
+    prompts = wide.index.to_frame(index=False)[["prompt", "global_index"]]
+    quality, cost = (wide[kind].reset_index(drop=True).rename_axis(columns=None) for kind in ("score", "cost_usd"))
+    return BenchmarkTable(prompts, quality, cost)

@@ -57,6 +57,12 @@ class RoutingTask:
 
     train: BenchmarkTable
     test: BenchmarkTable
+    ood: BenchmarkTable | None = None  # test prompts of tasks that are not trained on
+
+    @property
+    def parts(self) -> dict[str, BenchmarkTable]:
+        """The parts to test on, by name: "test" and, where there is one, "ood"."""
+        return {"test": self.test} | ({"ood": self.ood} if self.ood is not None else {})
 
 
 def title_name(benchmark: str) -> str:
@@ -132,8 +138,9 @@ def training_sets(study: Study, seed: int) -> TrainingSets:
 def load_tasks(profile: str, seed: int) -> tuple[dict[str, RoutingTask], dict[str, object]]:
     """Load the tasks of many models of a profile, and name and source of all inputs of notebook 08.
 
-    In "full" RouterBench's ARC-Challenge and MBPP (with dollars; prompts without the worked examples all share) and
-    LLMRouter's mixture (without), split as published; else one of the arena of `load_study`. Raises as `load_study`.
+    In "full" RouterBench's ARC-Challenge and MBPP (with dollars; prompts without the worked examples all share),
+    LLMRouter's and RouterDC's mixtures (without), split as published, with the three tasks that RouterDC's tables have
+    out of distribution; else one of the arena of `load_study`. Raises as `load_study`.
     """
     if profile == "full":
         tasks = {}
@@ -143,7 +150,10 @@ def load_tasks(profile: str, seed: int) -> tuple[dict[str, RoutingTask], dict[st
             in_train = table.prompts["split"] == "train"
             tasks[title] = RoutingTask(table.select(in_train), table.select(~in_train))
         tasks["LLMRouter"] = RoutingTask(*benchmarks.read_llmrouter())
-        paths = [path for name in ("routerbench", "llmrouter", "votes", "alpaca_eval") for path in find_files(name)]
+        train, test, ood = benchmarks.read_routerdc()
+        tasks["RouterDC"] = RoutingTask(train, test, ood.select(ood.prompts["task"] != "javascript"))
+        sources = ("routerbench", "llmrouter", "routerdc", "routerarena_cached", "votes", "alpaca_eval")
+        paths = [path for name in sources for path in find_files(name)]
         return tasks, {f"{path.parent.name}/{path.name}": path for path in paths}
     n_train, n_test = _sizes(profile, TASK_SIZES)
     rng = np.random.default_rng(np.random.SeedSequence([seed, 8]))

@@ -11,12 +11,14 @@ from routing.evaluation.frontier import cost_quality_frontier
 from routing.policy.budget import MultiModelPolicy
 from routing.studies.inputs import RoutingTask
 from routing.studies.many_models.model_sets import (
+    MAIN,
     calls_by_budget,
     compare_budgets,
     frontier_tables,
     growing_frontiers,
     order_models,
     plot_added_models,
+    plot_by_hand,
     plot_call_shares,
     plot_frontiers,
     plot_two_models,
@@ -100,20 +102,36 @@ def test_models_are_added_by_what_they_add(tables):
 
 
 def test_budgets_hold_at_the_prices_and_a_batch_is_no_worse_than_one_by_one(tables, task):
-    expected = tables[0][50:].reset_index(drop=True)
-    table = compare_budgets({"t": task}, {"t": expected}, (0.3, 1.0))
-    assert (table["expected_usd"] <= table["budget_usd"] * (1 + 1e-9)).all() and len(table) == 4
+    inner, expected = tables[0][:50], tables[0][50:].reset_index(drop=True)
+    table = compare_budgets({"t": task}, {"t": inner}, {"t": expected}, (0.3, 1.0))
+    kept = table[table["method"] != "with_budget, stream"]
+    assert (kept["expected_usd"] <= kept["budget_usd"] * (1 + 1e-9)).all() and len(table) == 6
     spent = table.pivot(index="budget_share", columns="method", values="expected_usd")
     assert (spent["best_within"] >= spent["with_budget"] - 1e-12).all()
     best = task.test.quality.to_numpy()[np.arange(100), expected.to_numpy().argmax(axis=1)].mean()
-    assert table.loc[table["budget_share"] == 1.0, "quality"].to_numpy() == pytest.approx(best)
+    at_best = (kept["budget_share"] == 1.0).to_numpy()
+    assert kept.loc[at_best, "quality"].to_numpy() == pytest.approx(best)
+    stream = table[table["method"] == "with_budget, stream"]
+    policy = MultiModelPolicy(task.train.cost_usd.mean()).with_budget(inner, stream["budget_usd"].iloc[0])
+    paid = task.train.cost_usd.mean()[policy.choose(expected)].mean()
+    assert stream["off"].iloc[0] == pytest.approx(paid / stream["budget_usd"].iloc[0] - 1)
+    assert (stream["low"] < 0.01).all() and (stream["high"] > -0.3).all()
+
+
+def test_the_figure_by_hand_marks_where_the_choice_moves():
+    share, prices = pd.DataFrame({"a": [0.9], "b": [0.6], "c": [0.5]}), pd.Series({"a": 1.0, "b": 0.5, "c": 0.1})
+    figure, lines = plot_by_hand(share, prices)
+    slopes = MultiModelPolicy(prices).upgrades(share).quality_per_usd
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines[3:]] == pytest.approx(slopes.tolist())
+    highest = lines.loc[lines.groupby("quality_per_usd")["value"].idxmax().to_numpy()]
+    assert set(lines["model"]) == {"a", "b", "c"} and len(highest) > 0
 
 
 def test_tables_of_frontiers_have_a_figure(tables, task, rng):
-    expected = {"t": tables[0][50:].reset_index(drop=True)}
+    expected = {"t": {MAIN: tables[0][50:].reset_index(drop=True)}}
     bands, metrics, singles = frontier_tables({"t": task}, expected, 10, rng, n_budgets=9)
     assert len(bands) == 18 and singles["model"].tolist() == list(task.test.models)
-    share = metrics.set_index(["router", "metric"]).loc[("router", "cost_share"), "estimate"]
+    share = metrics.set_index(["router", "metric"]).loc[(MAIN, "cost_share"), "estimate"]
     title = plot_frontiers(bands, singles, metrics).get_suptitle()
     assert (f"{share:.0%}" in title) == np.isfinite(share) and ("does not reach" in title) == np.isinf(share)
     assert "does not reach" in plot_frontiers(bands, singles, metrics.assign(estimate=np.inf)).get_suptitle()

@@ -11,13 +11,21 @@ from routing.data.benchmarks import BenchmarkTable
 from routing.embeddings import unit_rows
 from routing.studies.cross_validation import assign_folds
 from routing.studies.many_models.regression import (
-    QualityCandidate,
+    CHOSEN,
+    ClusterRegressor,
+    TaskRegressor,
     choice_scores,
-    gain_over_single,
+    known_tasks,
     plot_tried,
     regression_ideas,
+    task_weights,
     try_regressions,
 )
+
+
+def as_table(score: pd.DataFrame, **metadata) -> BenchmarkTable:
+    score = score.reset_index(drop=True)
+    return BenchmarkTable(pd.DataFrame({"prompt": [f"p{n}" for n in score.index], **metadata}), score)
 
 
 @pytest.fixture
@@ -28,11 +36,14 @@ def task(rng):
     return vectors[:200], vectors[200:], score[:200], score[200:].reset_index(drop=True)
 
 
-def tried(task, rng, candidates: dict, blends: dict | None = None):
+def tried(task, rng, ideas: dict, by_task: bool = False, **metadata):
     train, test, train_quality, test_quality = task
-    candidates = {name: QualityCandidate(make, train, test) for name, make in candidates.items()}
+    tests = {"test": (as_table(test_quality), {"only": test}, np.zeros(len(test)))}
     folds = assign_folds(np.arange(200), 5, rng)
-    return try_regressions(candidates, blends or {}, train_quality, test_quality, folds, rng, n_resamples=100)
+    ideas = {name: ("only", idea) for name, idea in ideas.items()}
+    return try_regressions(
+        ideas, as_table(train_quality, **metadata), {"only": train}, tests, by_task, folds, rng, n_resamples=100
+    )
 
 
 def test_the_score_is_that_of_the_model_expected_best_and_of_equal_ones_the_mean():
@@ -42,6 +53,14 @@ def test_the_score_is_that_of_the_model_expected_best_and_of_equal_ones_the_mean
     assert choice_scores(expected[["a", "b"]], quality).tolist() == [10.0, 11.0, 3.0]
     with pytest.raises(ValueError, match="other models"):
         choice_scores(expected, quality.rename(columns={"a": "c"}))
+
+
+def test_the_mean_over_tasks_weighs_every_task_alike():
+    weigh = task_weights(np.array(["a", "b", "b", "b"]))
+    assert weigh(np.ones(4)) @ np.array([1.0, 0.0, 3.0, 6.0]) == pytest.approx((1 + 3) / 2)
+    assert weigh(np.array([0, 2, 1, 1])).tolist() == pytest.approx([0, 0.5, 0.25, 0.25])  # a task that is not drawn
+    assert known_tasks(pd.DataFrame({"task": ["x", None], "topic": ["s", "t"]})).tolist() == ["s", "t"]
+    assert known_tasks(pd.DataFrame({"prompt": ["x", "y"]})).tolist() == [0, 0]
 
 
 class Copies(RegressorMixin, BaseEstimator):
@@ -56,54 +75,62 @@ class Copies(RegressorMixin, BaseEstimator):
 
 
 def test_what_only_remembers_is_not_chosen(task, rng):
-    found = tried(task, rng, {"copies": Copies, "ridge": lambda: Ridge(1.0)})
-    assert found.chosen == "ridge" and found.table["chosen"].tolist() == [False, True]
+    found = tried(task, rng, {"copies": Copies(), "ridge": Ridge(1.0)})
+    assert found.table["in_mean"].tolist() == [False, True, False]
+    pd.testing.assert_frame_equal(found.test["test"][CHOSEN], found.test["test"]["ridge"])
     assert found.table["inner_error"].iloc[1] == 0 < found.table["inner_error"].iloc[0] < 0.1
     inner = found.table.set_index("name")["inner_score"]
     assert inner["copies"] == pytest.approx(task[2]["left"].mean()) and inner["ridge"] > 0.95
 
 
-def test_nothing_of_the_test_part_is_seen_by_the_choice(task, rng):
-    candidates = {"near": lambda: KNeighborsRegressor(5), "ridge": lambda: Ridge(1.0)}
-    found = tried(task, np.random.default_rng(0), candidates)
+def test_nothing_of_the_test_part_is_seen_by_the_choice(task):
+    ideas = {"near": KNeighborsRegressor(5), "ridge": Ridge(1.0)}
+    found = tried(task, np.random.default_rng(0), ideas)
     mirrored = (*task[:3], task[3].rename(columns={"left": "right", "right": "left"}))
-    again = tried(mirrored, np.random.default_rng(0), candidates)
-    assert found.chosen == again.chosen
+    again = tried(mirrored, np.random.default_rng(0), ideas)
+    assert found.table["in_mean"].equals(again.table["in_mean"])
     assert found.table["inner_score"].equals(again.table["inner_score"])
     assert (found.table["test_score"] + again.table["test_score"]).to_numpy() == pytest.approx(1.0)
 
 
-def test_a_blend_is_the_mean_of_its_parts(task, rng):
-    candidates = {"near": lambda: KNeighborsRegressor(5), "ridge": lambda: Ridge(1.0)}
-    found = tried(task, rng, candidates, {"both": ["near", "ridge"]})
-    mean = (found.test["near"] + found.test["ridge"]) / 2
-    pd.testing.assert_frame_equal(found.test["both"], mean)
-    row = found.table.set_index("name").loc["both"]
-    assert row["low"] <= row["test_score"] <= row["high"]
-    assert row["test_score"] == choice_scores(mean, task[3]).mean()
-    with pytest.raises(ValueError, match="blend bad: no candidate far"):
-        tried(task, rng, candidates, {"bad": ["far"]})
+def test_candidates_that_are_not_significantly_worse_are_averaged(task, rng):
+    found = tried(task, rng, {"one": Ridge(1.0), "same": Ridge(1.0), "near": KNeighborsRegressor(5)})
+    picked = found.table.loc[found.table["in_mean"], "name"].tolist()
+    assert {"one", "same"} <= set(picked)
+    mean = sum(found.test["test"][name] for name in picked) / len(picked)
+    pd.testing.assert_frame_equal(found.test["test"][CHOSEN], mean)
+    row = found.table.set_index("name").loc[CHOSEN]
+    assert row["test_low"] <= row["test_score"] <= row["test_high"]
+    assert row["test_score"] == pytest.approx(choice_scores(mean, task[3]).mean())
+
+
+def test_clusters_and_tasks_expect_their_mean_scores(task):
+    vectors, _, score, _ = task
+    side = np.where(vectors[:, 0] < 0, "left", "right")
+    apart = np.column_stack([np.where(side == "left", -5.0, 5.0), np.zeros(200)])
+    for made in (ClusterRegressor(2).fit(apart, score.to_numpy()), TaskRegressor().fit(apart, score.to_numpy(), side)):
+        np.testing.assert_allclose(made.predict(apart), score, atol=0.02)
+    noisy = score.to_numpy() + 0.1 * vectors[:, [1]]
+    with_rest = TaskRegressor(Ridge(1e-6)).fit(vectors, noisy, side)
+    assert (
+        np.abs(with_rest.predict(vectors) - noisy).mean()
+        < np.abs(TaskRegressor().fit(vectors, noisy, side).predict(vectors) - noisy).mean()
+    )
 
 
 def test_every_idea_finds_what_is_easy_and_needs_no_scale(rng):
     directions = unit_rows(rng.normal(size=(500, 3)))
-    vectors = directions[:400], directions[400:]
     score = pd.DataFrame({"left": directions[:, 0] < 0, "right": directions[:, 0] > 0}, dtype=float)
-    candidates, blends = regression_ideas(vectors, vectors)
+    vectors = {layer: directions for layer in ("last", "middle", "both")}
+    seen = np.arange(500) < 400
+    queried = {name: some[~seen] for name, some in vectors.items()}
+    tests = {"test": (as_table(score[~seen]), queried, np.zeros(100))}
+    train = as_table(score[seen], task=np.where(directions[seen, 0] < 0, "l", "r"))
     folds = assign_folds(np.arange(400), 2, rng)
-    found = try_regressions(candidates, blends, score[:400], score[400:].reset_index(drop=True), folds, rng, 20)
-    assert len(found.table) == len(candidates) + len(blends)
-    assert (found.table["test_score"] > 0.9).all() and (found.table["inner_score"] > 0.9).all()
-    for expected in found.test.values():
-        assert expected.sum(axis=1).to_numpy() == pytest.approx(1.0)  # as the scores of each prompt do
-
-
-def test_the_gain_of_what_was_chosen_is_paired_with_the_best_single_model(task, rng):
-    found = tried(task, rng, {"ridge": lambda: Ridge(1.0)})
-    test = BenchmarkTable(pd.DataFrame({"prompt": [f"p{n}" for n in range(100)]}), task[3])
-    gain = gain_over_single(found, test, 200, rng)
-    assert gain["gain"] == pytest.approx(found.table["test_score"].iloc[0] - task[3].mean().max())
-    assert 0 < gain["low"] < gain["gain"] < gain["high"]
+    ideas = regression_ideas(400, tasks=True)
+    found = try_regressions(ideas, train, {k: v[seen] for k, v in vectors.items()}, tests, True, folds, rng, 20)
+    assert len(found.table) == len(ideas) + 1
+    assert (found.table["test_score"] > 0.85).all() and (found.table["inner_score"] > 0.85).all()
     figure = plot_tried(found.table, {"best single model": 0.5})
-    assert figure.get_suptitle().endswith(f"scores {found.table['test_score'].iloc[0]:.3f} on the test prompts")
-    assert "ridge (chosen)" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    (text,) = [f"{score:.3f}" for score in found.table.loc[found.table["name"] == CHOSEN, "test_score"]]
+    assert text in figure.get_suptitle()

@@ -17,8 +17,12 @@ from routing.studies.inputs import RoutingTask, title_name
 from routing.studies.plotting import ROUTER_STYLES, plot_bars, plot_lines, plot_rows
 
 MIXED = "single models mixed at random"
+MAIN = "regression"  # the router that the folds chose
 STYLES = {
-    "router": {"color": "C0", "marker": "", "linestyle": "-"},
+    **{name: {**style, "marker": ""} for name, style in ROUTER_STYLES.items()},
+    MAIN: {"color": "#d55e00", "marker": "", "linestyle": "-", "linewidth": 2.2},
+    "k-means": {"color": "#ca9161", "marker": "", "linestyle": (0, (6, 2))},
+    "50 nearest": {"color": "#fbafe4", "marker": "", "linestyle": (0, (4, 2, 1, 2))},
     "oracle": {**ROUTER_STYLES["oracle"], "marker": "", "linestyle": ":"},
     MIXED: {"color": "#949494", "marker": "", "linestyle": "--"},
 }
@@ -32,19 +36,19 @@ def short_name(model: str) -> str:
 
 
 def frontier_tables(
-    tasks: Mapping[str, RoutingTask], expected: Mapping[str, pd.DataFrame], n_resamples: int, rng: Generator,
-    n_budgets: int = 400,
+    tasks: Mapping[str, RoutingTask], expected: Mapping[str, Mapping[str, pd.DataFrame]], n_resamples: int,
+    rng: Generator, n_budgets: int = 400,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # fmt: skip
-    """Return frontiers, their metrics and the single models of the tasks whose quality on test prompts is expected.
+    """Return frontiers, their metrics and the single models of tasks, by what routers expect on the test prompts.
 
     The policy's prices are mean costs on the training prompts; what is paid is what each answer cost. Bands and metrics
-    are as from `bootstrap_frontier`, of "router" and "oracle", with column task; single models have task, model,
+    are as from `bootstrap_frontier`, of every router and "oracle", with column task; single models have task, model,
     cost_usd and quality (means over the test prompts).
     """
     parts = []
-    for name, table in expected.items():
+    for name, tables in expected.items():
         test, prices = tasks[name].test, tasks[name].train.cost_usd.mean()
-        routers = {"router": table, "oracle": test.quality}
+        routers = {**tables, "oracle": test.quality}
         found = bootstrap_frontier(routers, test.quality, test.cost_usd, n_resamples, rng, prices, n_budgets=n_budgets)
         alone = {"model": test.models, "cost_usd": test.cost_usd.mean(), "quality": test.quality.mean()}
         parts.append([part.assign(task=name) for part in (*found, pd.DataFrame(alone))])
@@ -53,14 +57,17 @@ def frontier_tables(
 
 
 def compare_budgets(
-    tasks: Mapping[str, RoutingTask], expected: Mapping[str, pd.DataFrame], shares: Sequence[float] = (0.25, 0.5, 1.0)
-) -> pd.DataFrame:
-    """Return what budgets buy on the test prompts, by two ways to keep to them.
+    tasks: Mapping[str, RoutingTask], inner: Mapping[str, pd.DataFrame], expected: Mapping[str, pd.DataFrame],
+    shares: Sequence[float] = (0.25, 0.5, 1.0),
+) -> pd.DataFrame:  # fmt: skip
+    """Return what budgets buy on the test prompts, by three ways to keep to them.
 
-    `with_budget` calibrates a policy that then takes prompts one by one; `best_within` assigns the prompts of a batch
-    together. Budgets are shares of the way from the cheapest model to always taking the best expected one. The columns
-    are task, budget_share, budget_usd, method, expected_usd (at the prices), usd (what the answers cost; all three per
-    call), quality (what the answers scored).
+    "best_within" assigns the test prompts as a batch; "with_budget" calibrates a policy on them that then takes each
+    alone; "with_budget, stream" calibrates it on the training prompts, as expected out of fold (`inner`), and takes the
+    test prompts as they come. Budgets are shares of the way from the cheapest model to always taking the best expected
+    one. The columns are task, budget_share, budget_usd, method, expected_usd (at the prices), usd (what the answers
+    cost; all three per call), off (expected_usd over the budget, minus 1), low, high (where `forecast_cost` has it, for
+    the stream), quality (what the answers scored).
     """
     rows = []
     for name, table in expected.items():
@@ -68,12 +75,22 @@ def compare_budgets(
         policy, cheapest = MultiModelPolicy(prices), prices.min()
         for share in shares:
             budget = cheapest + share * (prices[table.idxmax(axis=1)].mean() - cheapest)
-            calibrated, batch = policy.with_budget(table, budget), policy.best_within(table, budget)
-            for method, chosen in {"with_budget": calibrated.choose(table), "best_within": batch.models}.items():
+            stream = policy.with_budget(inner[name], budget)
+            forecast = np.array(stream.forecast_cost(inner[name], len(table))) / budget - 1
+            ways = {
+                "best_within": policy.best_within(table, budget).models,
+                "with_budget": policy.with_budget(table, budget).choose(table),
+                "with_budget, stream": stream.choose(table),
+            }
+            for method, chosen in ways.items():
                 place = np.arange(len(chosen)), test.quality.columns.get_indexer(chosen)
-                usd = prices[chosen].mean(), test.cost_usd[test.quality.columns].to_numpy()[place].mean()
-                rows.append((name, share, budget, method, *usd, test.quality.to_numpy()[place].mean()))
-    return pd.DataFrame(rows, columns="task budget_share budget_usd method expected_usd usd quality".split())
+                paid = prices[chosen].mean(), test.cost_usd[test.quality.columns].to_numpy()[place].mean()
+                said = forecast if method.endswith("stream") else (np.nan, np.nan)
+                scored = test.quality.to_numpy()[place].mean()
+                rows.append((name, share, budget, method, *paid, paid[0] / budget - 1, *said, scored))
+    return pd.DataFrame(
+        rows, columns="task budget_share budget_usd method expected_usd usd off low high quality".split()
+    )
 
 
 def order_models(
@@ -136,6 +153,26 @@ def calls_by_budget(expected: pd.DataFrame, prices: Prices, n_budgets: int = 12)
     return pd.DataFrame(np.array(shares)[:, by_price], index, [models[column] for column in by_price])
 
 
+def plot_by_hand(table: pd.DataFrame, prices: pd.Series) -> tuple[Figure, pd.DataFrame]:
+    """Draw the value of each model of one prompt as the trade-off grows; also returns the lines.
+
+    `table` has one row, the expected quality of each model; the model that is highest at a trade-off gets the prompt.
+    """
+    policy = MultiModelPolicy(prices)
+    slopes = policy.upgrades(table).quality_per_usd
+    at = np.linspace(0, 1.6 * slopes.max(), 40)
+    lines = pd.concat(
+        pd.DataFrame({"quality_per_usd": at, "value": table[name].iloc[0] - at * prices[name], "model": name})
+        for name in table
+    )
+    title = f"As λ grows past {slopes[-1]:.0f} and {slopes[0]:.0f}, the prompt moves to a cheaper model"
+    labels = ("λ (quality per dollar)", "expected quality − λ · price")
+    figure = plot_lines(lines, "quality_per_usd", "value", labels, title, by="model")
+    for slope in slopes:
+        figure.axes[0].axvline(slope, color="0.7", linewidth=1, zorder=0)
+    return figure, lines
+
+
 def plot_two_models(curve: CallCurve, frontier: Frontier) -> tuple[Figure, pd.DataFrame]:
     """Draw the call-performance curve and the frontier of two models at prices 1 and 0; also returns the table."""
     table = pd.DataFrame({"strong_share": curve.strong_share, "quality": curve.quality})
@@ -155,7 +192,7 @@ def plot_two_models(curve: CallCurve, frontier: Frontier) -> tuple[Figure, pd.Da
 
 def plot_frontiers(bands: pd.DataFrame, singles: pd.DataFrame, metrics: pd.DataFrame) -> Figure:
     """Draw mean quality against mean cost, one panel per task; tables as from `frontier_tables`."""
-    lines = [bands.assign(low=bands["low"].where(bands["router"] == "router"))]
+    lines = [bands.assign(low=bands["low"].where(bands["router"] == MAIN))]
     for task, alone in singles.groupby("task", sort=False):
         cost, quality = upper_hull(alone["cost_usd"].to_numpy(), alone["quality"].to_numpy())
         # A mixture of two models is a straight line in dollars, which a logarithmic axis bends.
@@ -164,7 +201,7 @@ def plot_frontiers(bands: pd.DataFrame, singles: pd.DataFrame, metrics: pd.DataF
         lines.append(pd.DataFrame(mixed))
     shown = pd.concat(lines, ignore_index=True)
     shown["usd"] = 1000 * shown["cost_usd"]
-    share = metrics[(metrics["metric"] == "cost_share") & (metrics["router"] == "router")].set_index("task")["estimate"]
+    share = metrics[(metrics["metric"] == "cost_share") & (metrics["router"] == MAIN)].set_index("task")["estimate"]
     where = title_name(share.idxmin())
     title = f"Routing reaches the best single model's quality at {share.min():.0%} of its cost on {where}"
     if not np.isfinite(share.min()):
