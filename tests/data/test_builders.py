@@ -137,7 +137,10 @@ class NestedFrame(dict):
         return pd.DataFrame(value, dtype=object) if isinstance(value, dict) else value
 
 
-@pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"X\n" + b"\0" * 30), gzip.compress(b"RDX3\n")])
+NO_TABLE = {"empty": b"", "text": b"text", "cut": gzip.compress(b"X\n" + b"\0" * 30), "other": gzip.compress(b"RDX3\n")}
+
+
+@pytest.mark.parametrize("content", NO_TABLE.values(), ids=NO_TABLE)
 def test_what_is_no_data_frame_of_r(tmp_path, content):
     path = tmp_path / "votes.rds"
     path.write_bytes(content)
