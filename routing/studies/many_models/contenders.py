@@ -33,12 +33,19 @@ from routing.studies.many_models.regression import (
     regression_ideas,
     task_weights,
 )
-from routing.studies.plotting import plot_lines, plot_rows
+from routing.studies.plotting import plot_lines, plot_rows, spell
 
-BATTLES = {"smoke": 600, "quick": 6_000, "full": 20_000}  # at most, of all pairs of models on all training prompts
+BATTLES = {"smoke": 300, "quick": 6_000, "full": 20_000}  # at most, of all pairs of models on all training prompts
 GAMMAS = (10.0, 1e3, 1e5)
-LABELLED = {"smoke": (40, 120), "quick": (50, 150, 500), "full": (100, 300, 1_000, 3_000)}  # training prompts
+LABELLED = {"smoke": (60,), "quick": (50, 150, 500), "full": (100, 300, 1_000, 3_000)}  # training prompts
 BY_SCORES = ("k-means, 16 clusters, both", "kernel ridge, α = 10, both")
+PAYS = {  # measures of the conclusion, as its figure names them
+    "over_constant": "gain over the best constant",
+    "over_shuffled": "gain over shuffled choices",
+    "over_task": "gain above the task",
+    "share_of_gap": "share of the gap to the oracle",
+    "dollars_saved": "dollars saved at equal quality",
+}
 KNOWN_TASK = "best model of each task, with hindsight"
 # Test accuracies in % as quoted from tables 1 and 2 of [RouterDC24], not rerun: in and out of distribution
 PUBLISHED = {
@@ -236,13 +243,12 @@ def plot_published(table: pd.DataFrame) -> Figure:
 
 def plot_labels(table: pd.DataFrame) -> Figure:
     """Draw the table of `compare_labels`."""
-    most = table[table["prompts"] == table["prompts"].max()].set_index("labels")["score"]
-    more, less = (
-        ("scores", "battles") if most["all scores"].max() > most["all battles"].max() else ("battles", "scores")
+    most = table[table["prompts"] == table["prompts"].max()].groupby("labels")["score"].max()
+    title = (
+        f"From all prompts, scores teach a router {most['all scores']:.3f}, battles at best {most['all battles']:.3f}"
     )
-    title = f"From all prompts, {more} teach more than {less} of the same prompts"
-    shown = table.assign(line=table["router"].str.replace("_", " ") + ", " + table["labels"])
-    labels = ("training prompts", "mean score on test prompts (95 %)")
+    shown = table.assign(line=table["router"].map(spell) + ", " + table["labels"])
+    labels = ("training prompts", "mean score on test prompts")
     return plot_lines(shown.drop(columns=["low", "high"]), "prompts", "score", labels, title, by="line", log_x=True)
 
 
@@ -252,8 +258,7 @@ def summarize_pay(comparisons: pd.DataFrame, metrics: pd.DataFrame, router: str)
     `comparisons` are of `compare_choices` with column task, `metrics` of `frontier_tables`; the dollars saved at the
     best single model's quality are a share of its cost, where costs are known (minus infinity: never reached).
     """
-    measures = ["over_constant", "over_shuffled", "over_task", "share_of_gap"]
-    chosen = comparisons[(comparisons["router"] == router) & comparisons["measure"].isin(measures)]
+    chosen = comparisons[(comparisons["router"] == router) & comparisons["measure"].isin(PAYS)]
     saved = metrics[(metrics["router"] == router) & (metrics["metric"] == "cost_share")]
     saved = saved.assign(
         measure="dollars_saved", estimate=1 - saved["estimate"], low=1 - saved["high"], high=1 - saved["low"]
@@ -268,7 +273,8 @@ def plot_pay(table: pd.DataFrame) -> Figure:
         f"Routing significantly beats the best constant model on {(gains['low'] > 0).sum()} of {len(gains)} benchmarks"
     )
     shown = table[np.isfinite(table["estimate"]) & np.isfinite(table["low"])].assign(name=table["task"])
-    return plot_rows(shown, "gain, or share (95 %)", title, panel="measure", reference=0.0)
+    shown["panel"] = shown["measure"].map(PAYS)
+    return plot_rows(shown, "gain in score, or share (95 %)", title, panel="panel", reference=0.0)
 
 
 def arena_score(accuracy: float, usd_per_1000: float, beta: float = 0.1) -> float:
