@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.random import Generator
 
 from routing.battles import encode_battles
+from routing.embeddings import PromptEncoder
 from routing.evaluation.calibration import calibration_table
 from routing.evaluation.call_curve import bootstrap_metrics
 from routing.routers.base import BradleyTerryRouter
@@ -19,11 +20,12 @@ from routing.routers.causal import CausalLMRouter
 from routing.routers.classifier import TRAINED_PARTS, ClassifierRouter
 from routing.studies.cross_validation import Candidate, assign_folds, nested_margin
 from routing.studies.inputs import PAIR, Study, TrainingSets
+from routing.studies.mixtures import prompt_effect
 from routing.studies.paper import compare_with_paper
 from routing.studies.plotting import plot_lines, plot_rows, spell
 from routing.studies.routers import compare_on_held_out
 from routing.studies.training_cache import RatedRouter, Training
-from routing.studies.two_models.pairs import Key, evaluate_margins, pair_quality
+from routing.studies.two_models.pairs import FLAT, GREY, Key, embedding_routers, evaluate_margins, pair_quality
 
 KINDS = {"bert": BertRouter, "causal_llm": CausalLMRouter}
 TRAINING_DATA = ("arena", "arena+judge", "arena+gold")  # the paper's; those that a study has are trained on
@@ -40,6 +42,7 @@ PART_NAMES = {"head": "head alone", "last_layer": "last layer", "all": "all laye
 GOLD_HEADS = {"layer 4": {"n_layers": 4, "max_length": 256}, "last layer": {}}  # candidates for heads on gold labels
 FEWEST_GOLD_LABELS = 100
 APGR_LABEL = "APGR (95 % CI; random: 0.5)"
+NEW_PROMPTS = 3_000  # a training takes minutes on two cores
 
 
 def make_classifier(kind: str, profile: str, seed: int, train: str = "all") -> ClassifierRouter:
@@ -49,17 +52,32 @@ def make_classifier(kind: str, profile: str, seed: int, train: str = "all") -> C
 
 
 def plan_trainings(router: ClassifierRouter, sets: TrainingSets) -> dict[str, Training]:
-    """Plan a training for each of the paper's training sets: on "arena", and from there on to the others."""
+    """Plan a training for each of the paper's training sets: on "arena", and from there on to the others.
+
+    Of prompts that the arena lacks at most `NEW_PROMPTS`, drawn at random, are gone on with.
+    """
     arena = Training(router, sets.battles["arena"])
-    others = [name for name in TRAINING_DATA[1:] if name in sets.battles]
-    return {"arena": arena} | {name: Training(router, sets.battles[name], start=arena) for name in others}
+    plans = {"arena": arena}
+    for name in TRAINING_DATA[1:]:
+        if name in sets.battles:
+            battles = sets.battles[name]
+            known = battles["prompt"].isin(sets.battles["arena"]["prompt"])
+            new = np.sort(battles.loc[~known, "prompt"].unique())
+            drawn = np.random.default_rng([router.seed, 3]).permutation(new)[:NEW_PROMPTS]
+            kept = (known | battles["prompt"].isin(drawn)).to_numpy()
+            plans[name] = Training(router, battles[kept].reset_index(drop=True), start=arena)
+    return plans
 
 
 def rate_benchmarks(kind: str, profile: str, seed: int, study: Study, sets: TrainingSets) -> dict[str, RatedRouter]:
     """Return ratings of the prompts of all benchmarks and held-out battles, by what the classifier was trained on."""
     lists = [table.prompts["prompt"].tolist() for table in study.benchmarks.values()]
+    judged = [] if sets.held_out is None else [sets.held_out["prompt"].tolist()]
     trainings = plan_trainings(make_classifier(kind, profile, seed), sets)
-    return {name: training.rate(study.held_out["prompt"].tolist(), *lists) for name, training in trainings.items()}
+    return {
+        name: training.rate(study.held_out["prompt"].tolist(), *lists, *(judged if name == "arena+judge" else []))
+        for name, training in trainings.items()
+    }
 
 
 def training_margins(rated: dict[str, RatedRouter], study: Study, kind: str) -> dict[Key, np.ndarray]:
@@ -69,6 +87,20 @@ def training_margins(rated: dict[str, RatedRouter], study: Study, kind: str) -> 
         for training_data, ratings in rated.items()
         for benchmark, table in study.benchmarks.items()
     }
+
+
+def judged_effects(
+    profile: str, seed: int, study: Study, sets: TrainingSets, encoder: PromptEncoder
+) -> dict[str, np.ndarray]:
+    """Return `prompt_effect` of all four routers, trained on arena+judge, on the held-out battles of every source."""
+    battles, held_out = sets.battles["arena+judge"], sets.held_out
+    vectors, queries = (encoder.encode(table["prompt"].tolist()) for table in (battles, held_out))
+    routers = embedding_routers(profile, seed, "arena+judge")
+    effects = {name: prompt_effect(router.fit(battles, vectors), held_out, queries) for name, router in routers.items()}
+    for kind in KINDS:
+        rated = rate_benchmarks(kind, profile, seed, study, sets)["arena+judge"]
+        effects[kind] = prompt_effect(rated, held_out, held_out["prompt"].tolist())
+    return effects
 
 
 def classifier_margins(profile: str, seed: int, study: Study, sets: TrainingSets) -> dict[Key, np.ndarray]:
@@ -131,9 +163,11 @@ def plot_training_sets(areas: pd.DataFrame) -> Figure:
     kind = areas["router"].iloc[0]
     rows = areas.rename(columns={"training_data": "name"})
     paper = rows.dropna(subset="paper").drop(columns=["low", "high"])
-    shown = pd.concat([rows.assign(source=kind), paper.assign(source="paper", estimate=paper["paper"])])
+    flat = rows["flat"] if "flat" in rows else pd.Series(False, index=rows.index)
+    ours = rows.assign(source=np.where(flat, FLAT, kind))
+    shown = pd.concat([ours, paper.assign(source="paper", estimate=paper["paper"])])
     title = f"{(areas['low'] > 0.5).sum()} of {len(areas)} have a 95 % CI above random routing"
-    styles = {"paper": {"color": "black", "marker": "|", "markersize": 12}}
+    styles = {FLAT: GREY, "paper": {"color": "black", "marker": "|", "markersize": 12}}
     return plot_rows(shown, APGR_LABEL, title, reference=0.5, group="source", panel="benchmark", styles=styles)
 
 

@@ -13,15 +13,27 @@ from scipy.stats import norm
 from routing.battles import number_texts
 from routing.data import benchmarks
 from routing.data.benchmarks import BenchmarkTable
+from routing.data.judged import HUMAN, READERS, overlaps, read_arena_bench
 from routing.data.sources import find_files
-from routing.data.votes import read_alpaca_eval, read_arena55k
+from routing.data.votes import read_arena55k
 from routing.studies.cross_validation import assign_folds
+from routing.studies.mixtures import (
+    CHOSEN,
+    MIXTURES,
+    N_BATTLES,
+    PEOPLE,
+    add_leaderboard,
+    draw_mixture,
+    hold_out,
+    load_sources,
+)
 from routing.studies.simulated.arena import SimulatedArena, simulate_arena
 
 PAIR = ("gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1")  # strong and weak in RouteLLM's main tables
 SIMULATED_SIZES = {"smoke": (240, 2_000, 120), "quick": (1_200, 12_000, 600)}  # prompts, battles, benchmark prompts
 TASK_SIZES = {"smoke": (190, 60), "quick": (900, 450)}  # of many models: prompts to train on, prompts to test on
 HELD_OUT_FOLDS = 5  # one of them is held out
+HELD_OUT_PROMPTS = 200  # of each judged source
 GOLD_LABELS = 1_500  # as the paper has of MMLU; of a benchmark with fewer than three times as many, a third
 COLUMNS = ["prompt", "model_a", "model_b", "winner"]
 
@@ -32,7 +44,7 @@ class Study:
 
     battles: pd.DataFrame  # to train on
     held_out: pd.DataFrame  # on other prompts
-    benchmarks: dict[str, BenchmarkTable]  # "MT-Bench", "MMLU" and "GSM8K", or "simulated"; with both models of `PAIR`
+    benchmarks: dict[str, BenchmarkTable]  # of the paper and "Arena-Bench", or "simulated"; with both models of `PAIR`
     data: str  # "real" or "simulated"
     inputs: dict[str, object]  # name and source of each input, for `Run.record_input`
     arena: SimulatedArena | None = None  # the truth of simulated data,
@@ -41,14 +53,16 @@ class Study:
 
 @dataclass(frozen=True)
 class TrainingSets:
-    """The paper's training sets: people's battles alone, with an LLM judge's, with gold labels, and all together.
+    """The paper's training sets: people's battles alone, with LLM judges', with gold labels, and all together.
 
-    Judgements and gold labels are battles too; prompts with gold labels are left out of their benchmark's evaluation.
+    Judgements and gold labels are battles too: with the judges' a mixture of `routing.studies.mixtures`. Prompts with
+    gold labels are left out of their benchmark's evaluation; no other prompt of a benchmark is learned from.
     """
 
     battles: Mapping[str, pd.DataFrame]  # "arena" and "arena+gold"; of real data also "arena+judge" and "all"
     evaluated: Mapping[str, Mapping[str, np.ndarray]]  # by set and benchmark: (n_prompts,), those not trained on
     inputs: Mapping[str, object]  # beyond the study's own
+    held_out: pd.DataFrame | None = None  # of real data: battles of every source on other prompts, as `hold_out` gives
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,10 @@ def _sizes(profile: str, sizes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...
     return sizes[profile]
 
 
+def _tested_prompts(benchmarks: Mapping[str, BenchmarkTable]) -> list[str]:
+    return [prompt for table in benchmarks.values() for prompt in table.prompts["prompt"]]
+
+
 def load_study(profile: str, seed: int) -> Study:
     """Load the study of a profile: simulated for "smoke" and "quick", real for "full".
 
@@ -85,11 +103,12 @@ def load_study(profile: str, seed: int) -> Study:
     if profile == "full":
         battles = read_arena55k()
         held_out = assign_folds(battles["prompt"].to_numpy(), HELD_OUT_FOLDS, rng) == 0
-        parts = [battles[rows].reset_index(drop=True) for rows in (~held_out, held_out)]
         tables = {"MT-Bench": benchmarks.read_mt_bench(), "MMLU": benchmarks.read_mmlu()}
-        tables["GSM8K"] = benchmarks.read_gsm8k()
-        inputs = {"arena55k": find_files("arena55k")[0], **{path.name: path for path in find_files("routellm")}}
-        return Study(*parts, tables, "real", inputs)
+        tables |= {"GSM8K": benchmarks.read_gsm8k(), "Arena-Bench": read_arena_bench()}
+        learned = ~held_out & ~overlaps(battles["prompt"], _tested_prompts(tables))
+        parts = [battles[rows].reset_index(drop=True) for rows in (learned, held_out)]
+        inputs = {name: find_files(name)[0] for name in ("arena55k", "arena_bench_v1")}
+        return Study(*parts, tables, "real", inputs | {path.name: path for path in find_files("routellm")})
     n_prompts, n_battles, n_benchmark = _sizes(profile, SIMULATED_SIZES)
     arena = simulate_arena(seed)
     prompts = arena.sample_prompts(n_prompts + n_benchmark, rng)
@@ -120,19 +139,41 @@ def training_sets(study: Study, seed: int) -> TrainingSets:
     benchmark = study.benchmarks[source]
     prompts = benchmark.prompts["prompt"].to_numpy()
     labelled = draw_gold(prompts, min(GOLD_LABELS, len(prompts) // 3), rng)
-    parts = {"arena": study.battles[COLUMNS], "gold": benchmark.battles(*PAIR)[labelled]}
-    wanted, inputs = {"arena": ["arena"], "arena+gold": ["arena", "gold"]}, {}
+    gold = benchmark.battles(*PAIR)[labelled]
+    battles = {"arena": study.battles[COLUMNS]}
+    inputs: dict[str, object] = {}
+    held_out = None
     if study.data == "real":
-        inputs["alpaca_eval"] = find_files("alpaca_eval")[0]
-        parts["judge"] = read_alpaca_eval()[COLUMNS]
-        wanted = {"arena": ["arena"], "arena+judge": ["arena", "judge"], "arena+gold": ["arena", "gold"]}
-        wanted["all"] = ["arena", "judge", "gold"]
+        paths = [path for name in READERS for path in find_files(name)]
+        inputs |= {f"{path.parent.name}/{path.name}": path for path in paths}
+        table = load_sources(study.battles, [*_tested_prompts(study.benchmarks), *study.held_out["prompt"]])
+        others = table[table["source"] != PEOPLE].reset_index(drop=True)
+        people = study.held_out[COLUMNS].assign(source=PEOPLE, judge=HUMAN, weight=1.0)
+        held_out = pd.concat([people, hold_out(others, rng, HELD_OUT_PROMPTS)[1][people.columns]], ignore_index=True)
+        learned = table[~overlaps(table["prompt"], held_out["prompt"])].reset_index(drop=True)
+        held_out = add_leaderboard(held_out, learned)
+        battles["arena+judge"] = draw_mixture(learned, MIXTURES[CHOSEN], N_BATTLES, rng).reset_index(drop=True)
+    battles["arena+gold"] = pd.concat([battles["arena"], gold], ignore_index=True)
+    if study.data == "real":
+        battles["all"] = pd.concat([battles["arena+judge"], gold], ignore_index=True)
     everything = {name: np.ones(len(table.prompts), dtype=bool) for name, table in study.benchmarks.items()}
+    unseen = {source: ~overlaps(prompts, prompts[labelled])}
     return TrainingSets(
-        {name: pd.concat([parts[part] for part in chosen], ignore_index=True) for name, chosen in wanted.items()},
-        {name: everything | ({source: ~labelled} if "gold" in chosen else {}) for name, chosen in wanted.items()},
+        battles,
+        {name: everything | (unseen if name in ("arena+gold", "all") else {}) for name in battles},
         inputs,
+        held_out,
     )
+
+
+def select_data(study: Study, training_data: str, seed: int) -> Study:
+    """Return the study with the battles of a training set, "arena" (as it is) or another of `training_sets`."""
+    if training_data == "arena":
+        return study
+    sets = training_sets(study, seed)
+    if training_data not in sets.battles:
+        raise ValueError(f"no training set {training_data} of {study.data} data; use {', '.join(sets.battles)}")
+    return replace(study, battles=sets.battles[training_data], inputs={**study.inputs, **sets.inputs})
 
 
 def load_tasks(profile: str, seed: int) -> tuple[dict[str, RoutingTask], dict[str, object]]:

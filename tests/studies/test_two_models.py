@@ -10,6 +10,8 @@ from routing.data.benchmarks import BenchmarkTable
 from routing.embeddings import PromptEncoder
 from routing.evaluation.call_curve import bootstrap_metrics, call_curve, oracle_scores
 from routing.studies.inputs import PAIR, load_study, training_sets
+from routing.studies.mixtures import Mixture
+from routing.studies.two_models import pairs
 from routing.studies.two_models.pairs import (
     Key,
     category_table,
@@ -218,3 +220,16 @@ def test_curves_costs_and_commercial_routers_have_figures_of_their_tables(study,
 def test_limits_are_those_of_each_benchmark(study, rng):
     limits = limits_table(study.benchmarks, 50, rng)
     assert limits.index.tolist() == ["simulated"] and limits.loc["simulated", "oracle_apgr"] > 0.5
+
+
+def test_every_mixture_that_has_both_models_is_evaluated(study, rng, monkeypatch):
+    mixtures = {"people": Mixture(("arena55k",)), "none of the pair": Mixture(("other",))}
+    monkeypatch.setattr(pairs, "MIXTURES", mixtures)
+    monkeypatch.setattr(pairs, "N_BATTLES", 500)
+    people = study.battles.assign(source="arena55k", judge="human", weight=1.0)
+    other = people[~people[["model_a", "model_b"]].isin(PAIR).any(axis=1)].assign(source="other")
+    sources = pd.concat([people, other], ignore_index=True)
+    table = pairs.mixture_areas(sources, study.benchmarks, PromptEncoder(), 20, rng)
+    assert table[["mixture", "benchmark"]].to_numpy().tolist() == [["people", "simulated"]]
+    assert (table["low"] <= table["estimate"]).all() and (table["estimate"] <= table["high"]).all()
+    assert "of 1 mixtures" in pairs.plot_mixture_areas(table).get_suptitle()

@@ -23,6 +23,7 @@ from routing.routers.base import RandomRouter, Router
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.inputs import PAIR, Study, TrainingSets, title_name
+from routing.studies.mixtures import CHOSEN_GAMMA, CHOSEN_TIERS, MIXTURES, N_BATTLES, draw_mixture
 from routing.studies.paper import PAPER_SIMILARITY, PUBLISHED_SETS, calls_cost_usd, match_paper
 from routing.studies.plotting import ROUTER_STYLES, plot_heatmaps, plot_lines, plot_rows, spell
 from routing.studies.routers import LEARNING_RATES
@@ -31,6 +32,7 @@ PRIOR = 0.1  # so weak that only a model without a win is held; the paper drops 
 COMMERCIAL_ROUTERS = ("martian", "unify")  # graded on MT-Bench by RouteLLM like models
 EARLIER_PAIR = ("claude-3-opus-20240229", "Meta-Llama-3-8B-Instruct-Normal")  # as the MT-Bench grades name them
 RESAMPLES = {"smoke": 50, "quick": 400, "full": 1000}
+FLAT_MARGIN = 0.01  # log-odds: a smaller standard deviation over prompts can gain no more than 1e-5 nats per battle
 LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)  # shares of the gap whose cost is shown
 
 
@@ -46,14 +48,16 @@ Margins = Mapping[Key, np.ndarray]
 Benchmarks = Mapping[str, BenchmarkTable]
 
 
-def embedding_routers(profile: str, seed: int) -> dict[str, Router]:
+def embedding_routers(profile: str, seed: int, training_data: str = "arena") -> dict[str, Router]:
     """Return the paper's two routers on embeddings with the paper's settings, not fitted.
 
+    With judged battles similarity weighting has the gamma and tiers that `routing.studies.mixtures` chose.
     Matrix factorization keeps its last epoch, as there: stopped early, it often stays at the leaderboard (notebook 04).
     """
     training = {"n_epochs": 2 if profile == "smoke" else 10, "learning_rate": LEARNING_RATES[profile], "n_seeds": 1}
     factorization = MatrixFactorizationRouter(prior_strength=PRIOR, early_stopping=False, seed=seed, **training)
-    similarity = SimilarityRouter(gamma=10.0, prior_strength=PRIOR)
+    judged = {"gamma": CHOSEN_GAMMA, "n_tiers": CHOSEN_TIERS} if training_data in ("arena+judge", "all") else {}
+    similarity = SimilarityRouter(**{"gamma": 10.0, "prior_strength": PRIOR} | judged)
     return {"similarity_weighting": similarity, "matrix_factorization": factorization}
 
 
@@ -65,7 +69,7 @@ def embedding_margins(
     margins = {}
     for training_data, battles in sets.battles.items():
         vectors = encoder.encode(battles["prompt"].tolist())
-        for name, router in embedding_routers(profile, seed).items():
+        for name, router in embedding_routers(profile, seed, training_data).items():
             router.fit(battles, vectors)
             for benchmark, prompts in queries.items():
                 margins[Key(training_data, name, benchmark)] = router.margin(prompts, *PAIR)
@@ -91,7 +95,8 @@ def evaluate_margins(
     """Return `bootstrap_metrics` of every margin on the prompts that its training set leaves, and what it belongs to.
 
     Routers of one training set and benchmark are resampled together: differences are paired. `baselines` adds "random"
-    in expectation and the "oracle".
+    in expectation and the "oracle". Column flat: whether the router says nearly the same of every prompt, as the
+    leaderboard does.
     """
     tables = []
     for data, benchmark in dict.fromkeys((key.training_data, key.benchmark) for key in margins):
@@ -101,7 +106,8 @@ def evaluate_margins(
         if baselines:
             scores = {"random": np.zeros(kept.sum()), **scores, "oracle": oracle_scores(*quality)}
         table = bootstrap_metrics(scores, *quality, n_resamples, rng, metrics=metrics)
-        tables.append(table.assign(training_data=data, benchmark=benchmark))
+        flat = [name for name, score in scores.items() if name != "random" and np.std(score) < FLAT_MARGIN]
+        tables.append(table.assign(training_data=data, benchmark=benchmark, flat=table["router"].isin(flat)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -185,6 +191,37 @@ def compare_rules(study: Study, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def mixture_areas(
+    sources: pd.DataFrame, benchmarks: Benchmarks, encoder: PromptEncoder, n_resamples: int, rng: Generator
+) -> pd.DataFrame:
+    """Return APGR of similarity weighting (gamma 10, ten tiers) trained on each of `MIXTURES`: everything tried.
+
+    `sources` as `load_sources` gives them. For reporting alone: the choice was made before these figures were looked
+    at. The columns are mixture, benchmark, estimate, low, high (95 % over prompts).
+    """
+    queries = {name: encoder.encode(table.prompts["prompt"].tolist()) for name, table in benchmarks.items()}
+    margins: dict[str, dict[str, np.ndarray]] = {name: {} for name in benchmarks}
+    for name, mixture in MIXTURES.items():
+        battles = draw_mixture(sources, mixture, N_BATTLES, rng)
+        router = SimilarityRouter(10.0, 10, PRIOR).fit(battles, encoder.encode(battles["prompt"].tolist()))
+        for benchmark, vectors in queries.items():
+            if set(PAIR) <= set(router.models):
+                margins[benchmark][name] = router.margin(vectors, *PAIR)
+    tables = []
+    for benchmark, scores in margins.items():
+        metrics = bootstrap_metrics(scores, *pair_quality(benchmarks[benchmark]), n_resamples, rng)
+        tables.append(metrics[metrics["metric"] == "apgr"].assign(benchmark=benchmark))
+    return pd.concat(tables, ignore_index=True).rename(columns={"router": "mixture"}).drop(columns="metric")
+
+
+def plot_mixture_areas(table: pd.DataFrame) -> Figure:
+    """Draw the table of `mixture_areas`, one panel per benchmark."""
+    n_better = (table["low"] > 0.5).sum()
+    title = f"{n_better} of {len(table)} mixtures route significantly better than random"
+    label = "APGR (95 % CI; random: 0.5)"
+    return plot_rows(table.rename(columns={"mixture": "name"}), label, title, reference=0.5, panel="benchmark")
+
+
 def pick_published(margins: Margins) -> dict[Key, np.ndarray]:
     """Return the margins that the paper's figures show: one training set per benchmark ("arena+gold" for others)."""
     return {key: margin for key, margin in margins.items() if key[0] == PUBLISHED_SETS.get(key.benchmark, "arena+gold")}
@@ -223,13 +260,27 @@ def commercial_points(scores: Mapping[str, np.ndarray], table: BenchmarkTable) -
 
 
 OURS, PAPER = "here, 95 %", "the paper"
-SOURCES = {OURS: {"color": "C0", "marker": "o"}, PAPER: {"color": "0.15", "marker": "D", "markerfacecolor": "none"}}
+FLAT = "equals the leaderboard"
+GREY = {"color": "0.7", "marker": "o", "linestyle": ":"}
+SOURCES = {
+    OURS: {"color": "C0", "marker": "o"},
+    FLAT: GREY,
+    PAPER: {"color": "0.15", "marker": "D", "markerfacecolor": "none"},
+}
 LINES = {name: {**style, "marker": ""} for name, style in ROUTER_STYLES.items()}
+LINES |= {f"{name}: {FLAT}": {**GREY, "marker": ""} for name in ROUTER_STYLES}
+
+
+def _name_flat(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with routers that equal the leaderboard named so."""
+    return table.assign(router=table["router"].where(~table["flat"], table["router"] + f": {FLAT}"))
 
 
 def plot_paper_and_ours(table: pd.DataFrame, random_ranges: Mapping[str, tuple[float, float]]) -> Figure:
-    """Draw APGR of the paper and here, a row per training set and router; grey: the range of one random router."""
-    shown = table.assign(name=table["training_data"] + ": " + table["router"].map(spell), source=OURS)
+    """Draw APGR of the paper and here, one row per training set and router; grey: the range of one random router."""
+    flat = table["flat"] if "flat" in table else pd.Series(False, index=table.index)
+    name = table["training_data"] + ": " + table["router"].map(spell)
+    shown = table.assign(name=name, source=np.where(flat, FLAT, OURS))
     printed = shown.dropna(subset="paper")
     title = f"{(table['low'] > 0.5).sum()} of {len(table)} routers are significantly better than random"
     if len(printed):
@@ -256,7 +307,7 @@ def plot_categories(table: pd.DataFrame) -> Figure:
 
 
 def _draw_curves(table: pd.DataFrame, title: str, **settings: object) -> Figure:
-    shown = table.assign(calls=100 * table["strong_share"])
+    shown = _name_flat(table).assign(calls=100 * table["strong_share"])
     shown.loc[shown["router"].isin(["random", "oracle"]), ["low", "high"]] = np.nan
     labels = ("calls to the strong model (%)", "mean score (1-10)")
     return plot_lines(shown, "calls", "estimate", labels, title, by="router", styles=LINES, **settings)
@@ -264,7 +315,7 @@ def _draw_curves(table: pd.DataFrame, title: str, **settings: object) -> Figure:
 
 def plot_call_curves(table: pd.DataFrame) -> Figure:
     """Draw the table of `curve_table`, one panel per benchmark."""
-    trained = table[~table["router"].isin(["random", "oracle"])]
+    trained = table[~table["router"].isin(["random", "oracle"]) & ~table["flat"]]
     areas = trained.groupby(["benchmark", "router"])["pgr"].mean()  # of equally spaced shares
     benchmark, router = areas.idxmax()
     most = f"{areas.max():.0%} of the gap on average, the most of all routers"
@@ -272,17 +323,18 @@ def plot_call_curves(table: pd.DataFrame) -> Figure:
     panels = table["benchmark"] + ", trained on " + table["training_data"]
     figure = _draw_curves(table.assign(panel=panels), title, panel="panel")
     for axis, name in zip(figure.axes, table["benchmark"].unique(), strict=True):
-        axis.set_ylabel("mean score (1-10)" if name == "MT-Bench" else "right answers (share)")
+        axis.set_ylabel("mean score (1-10)" if name in ("MT-Bench", "Arena-Bench") else "right answers (share)")
     return figure
 
 
 def plot_costs(table: pd.DataFrame) -> Figure:
     """Draw dollars per 1,000 calls against the share of the gap recovered, one panel per benchmark, as `cost_table`."""
-    shown = table.assign(gap=100 * table["pgr"], low=table["usd_low"], high=table["usd_high"])
+    shown = _name_flat(table).assign(gap=100 * table["pgr"], low=table["usd_low"], high=table["usd_high"])
     saving = table.loc[table["pgr"] == 0.5, "saving"].max()
     title = f"To recover half of the gap, random routing needs up to {saving:.2f} times the strong calls of a router"
     labels = ("gap recovered (%)", "dollars per 1,000 calls")
-    return plot_lines(shown, "gap", "usd_per_1000", labels, title, by="router", panel="benchmark")
+    styles = {name: style for name, style in LINES.items() if name.endswith(FLAT)}
+    return plot_lines(shown, "gap", "usd_per_1000", labels, title, by="router", panel="benchmark", styles=styles)
 
 
 def plot_commercial(curves: pd.DataFrame, points: pd.DataFrame) -> Figure:
