@@ -39,27 +39,34 @@ ERRORS = (ValueError, OSError, RuntimeError, ImportError, EOFError, ArithmeticEr
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("run", help="run the notebooks headless", description="Run the notebooks headless.")
-    parser.add_argument("--profile", default="quick", choices=("smoke", "quick", "full"), help="default: quick")
+    parser.add_argument(
+        "--profile", default="quick", choices=("smoke", "quick", "full", "paper"), help="default: quick"
+    )
     parser.add_argument("--only", default="", metavar="01,03", help="numbers of the notebooks to run (default: all)")
     setting, words = "set a parameter of every selected notebook; may be repeated", ("NAME", "VALUE")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=words, help=setting)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time (default: 1)")
     parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="FOLDER", help="where they are")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: runs/<profile>")
+    dry = "print downloads, bytes, minutes and dollars, and how they are estimated; run nothing"
+    parser.add_argument("--dry-run", action="store_true", help=dry)
     parser.add_argument("--resume", action="store_true", help="skip what ran well with the same code and parameters")
     parser.set_defaults(command=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        from routing.runner.run import run_notebooks, stop_on_signals
+        from routing.runner.run import find_notebooks, run_notebooks, stop_on_signals
     except ModuleNotFoundError as error:
         raise ValueError(f'run needs {error.name}, which is not installed: pip install "routing[notebooks]"') from None
+    only = [number.strip().zfill(2) for number in options.only.split(",") if number.strip()]
+    if options.dry_run:
+        return _print_estimate(options.profile, [path.stem for path in find_notebooks(options.notebooks, only)])
     stop_on_signals()
     outcomes = run_notebooks(
         options.profile,
         folder=options.notebooks,
-        only=[number.strip().zfill(2) for number in options.only.split(",") if number.strip()],
+        only=only,
         parameters=dict(options.parameters),
         jobs=options.jobs,
         output=options.output,
@@ -69,6 +76,29 @@ def _run(options: argparse.Namespace) -> int:
     for outcome in failed:
         print("routing:", outcome.failure, file=sys.stderr)
     return 1 if failed else 0
+
+
+def _print_estimate(profile: str, notebooks: list[str]) -> int:
+    from routing.data import collect, paper
+    from routing.runner.estimate import estimate_run
+
+    names = {"full": None, "paper": [*paper.DATASETS, *paper.EMBEDDINGS]}.get(profile, ["votes"])
+    downloads = _print_plan(collect.plan(names))
+    table = estimate_run(profile, notebooks)
+    print("\n" + table.to_string(index=False, formatters={"minutes": "{:.1f}".format, "usd": "{:.2f}".format}))
+    print(
+        f"in all: {downloads + table['bytes'].sum():,} bytes, {table['minutes'].sum():,.0f} minutes,"
+        f" {table['usd'].sum():.2f} dollars; downloads cost nothing"
+    )
+    return 0
+
+
+def _print_plan(plan: pd.DataFrame) -> int:
+    """Print the files of a download; return the bytes that are not here."""
+    print(plan.to_string(index=False))
+    missing = plan[plan["found"].isin(["missing", "damaged"])]
+    print(f"{len(missing):,} files of {missing['bytes'].sum():,} bytes are to be downloaded")
+    return missing["bytes"].sum()
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
@@ -84,14 +114,11 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
 def _data(options: argparse.Namespace) -> None:
     from routing.data import collect
 
-    if options.action == "status":
-        table = collect.status()
+    names = getattr(options, "names", None) or None
+    if options.action == "fetch" and options.dry_run:
+        _print_plan(collect.plan(names))
     else:
-        table = (collect.plan if options.dry_run else collect.fetch)(options.names or None)
-    print(table.to_string(index=False))
-    if "address" in table:
-        missing = table[table["found"].isin(["missing", "damaged"])]
-        print(f"{len(missing):,} files of {missing['bytes'].sum():,} bytes are to be downloaded")
+        print((collect.status if options.action == "status" else collect.fetch)(names).to_string(index=False))
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import functools
 import gzip
+import io
+import json
 import os
 from collections.abc import Callable, Iterable
 from hashlib import sha256
@@ -18,7 +20,6 @@ from pathlib import Path
 
 import pandas as pd
 import pooch
-import requests
 from tqdm import tqdm
 
 from routing.data import sources
@@ -191,9 +192,9 @@ def _download_large(name: str, progress: bool, base_address: str) -> None:
 
 
 def _listed(address: str, token: dict[str, str]) -> list[str]:
-    answer = requests.get(address, headers=token, timeout=READ_LIMIT_S)
-    answer.raise_for_status()
-    return answer.json()
+    answer = io.BytesIO()
+    pooch.HTTPDownloader(headers=token, timeout=READ_LIMIT_S)(address, answer, None)
+    return json.loads(answer.getvalue())
 
 
 def _stream(address: str, place: Path, known: dict, progress: bool) -> None:
@@ -218,7 +219,7 @@ def _ask(address: str, place: Path, ask: Callable[[dict[str, str]], object]) -> 
     token = os.environ.get("HF_TOKEN") if address.startswith("https://huggingface.co/") else None
     try:
         return ask({"Authorization": f"Bearer {token}"} if token else {})
-    except (requests.RequestException, ValueError) as error:
+    except (OSError, ValueError) as error:  # those of requests, by which pooch downloads, are OSErrors
         code = getattr(getattr(error, "response", None), "status_code", 0)
         page = address.split("/resolve/")[0].split(PARQUET)[0].replace("/api/", "/")
         remedy = f"look for it at {page}" if code == 404 else "run it again"

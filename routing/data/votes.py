@@ -186,7 +186,7 @@ def read_arena55k(path: Path | str | None = None, min_prompt_characters: int = 1
     `arena55k_ids` are read, which the results of this project use; `whole`: all 57,477, as in profile ``paper``.
     Raises ValueError where the file lacks some of them.
     """
-    file = find_file("arena55k", path)
+    file = find_file("arena55k_whole" if whole else "arena55k", path)
     columns = ["id", "model_a", "model_b", "prompt", *ARENA_MARKS.values()]
     table = read_table(file, columns)[columns]
     if path is None:

@@ -42,7 +42,7 @@ from routing.runner.pages import FRONT_PAGE, clean_copy, write_page, write_secti
 
 KERNEL = "python3"
 QUIET_BARS = "ignore:IProgress not found"  # tqdm would rather have widgets, and warns with a local path
-CELL_TIMEOUT_S = {"smoke": 300, "quick": 600, "full": 7200}  # the profiles
+CELL_TIMEOUT_S = {"smoke": 300, "quick": 600, "full": 7200, "paper": 86_400}  # the profiles
 COMMON_PARAMETERS = ("profile", "seed", "results_dir")  # every notebook has them
 Values = dict[str, provenance.Literal]
 RUNNER_PARAMETERS = ("profile", "results_dir")  # and the runner sets these
@@ -173,7 +173,10 @@ def execute_notebook(
     if threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     shown_results = results.relative_to(Path.cwd()) if results.is_relative_to(Path.cwd()) else results
-    values = {**pending.parameters, "profile": pending.profile, "results_dir": str(shown_results)}
+    profile = pending.profile
+    if profile == "paper":  # the notebooks of "full", on the paper's battles
+        profile, os.environ["ROUTING_BATTLES"] = "full", "paper"
+    values = {**pending.parameters, "profile": profile, "results_dir": str(shown_results)}
     notebook = nbformat.read(folder / f"{pending.name}.ipynb", as_version=4)
     cells = list(notebook.cells)
     for cell in cells:

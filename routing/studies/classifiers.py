@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from numpy.random import Generator
 
@@ -19,7 +20,7 @@ from routing.routers.bert import BertRouter
 from routing.routers.causal import CausalLMRouter
 from routing.routers.classifier import TRAINED_PARTS, ClassifierRouter
 from routing.studies.cross_validation import Candidate, assign_folds, nested_margin
-from routing.studies.inputs import PAIR, Study, TrainingSets
+from routing.studies.inputs import PAIR, Study, TrainingSets, paper_battles
 from routing.studies.mixtures import prompt_effect
 from routing.studies.paper import compare_with_paper
 from routing.studies.plotting import plot_lines, plot_rows, spell
@@ -37,6 +38,10 @@ SETTINGS = {
     "full": {"n_tiers": 10, "max_length": 128, "batch_size": 16},
 }
 SIMULATED_RATES = {"bert": 1e-4, "causal_llm": 2e-4}
+# As the paper's, but where all weights are trained, which one device does not hold, matrices of low rank beside them
+# with the learning rate that is usual for these [Hu22].
+PAPER_CAUSAL_LLM = {"name": "meta-llama/Meta-Llama-3-8B", "max_length": 2048, "batch_size": 8, "n_epochs": 1}
+LOW_RANK = {"lora_rank": 16, "learning_rate": 1e-4}
 LAST_STEP = {"early_stopping": False}  # as the paper's, so that figures show what training did, better or worse
 PART_NAMES = {"head": "head alone", "last_layer": "last layer", "all": "all layers"}
 GOLD_HEADS = {"layer 4": {"n_layers": 4, "max_length": 256}, "last layer": {}}  # candidates for heads on gold labels
@@ -46,8 +51,14 @@ NEW_PROMPTS = 3_000  # a training takes minutes on two cores
 
 
 def make_classifier(kind: str, profile: str, seed: int, train: str = "all") -> ClassifierRouter:
-    """Make the classifier of a profile, not fitted: kind is "bert" or "causal_llm", `train` as `ClassifierRouter`."""
+    """Make the classifier of a profile, not fitted: kind is "bert" or "causal_llm", `train` as `ClassifierRouter`.
+
+    With the paper's battles and an accelerator the causal LLM is the paper's, Llama 3 8B.
+    """
     rates = {} if profile == "full" else {"learning_rate": SIMULATED_RATES[kind]}
+    if kind == "causal_llm" and paper_battles() and torch.accelerator.is_available():
+        settings = SETTINGS[profile] | PAPER_CAUSAL_LLM | (LOW_RANK if train == "all" else {})
+        return CausalLMRouter(train=train, seed=seed, **settings, **LAST_STEP)
     return KINDS[kind](train=train, seed=seed, **SETTINGS[profile], **rates, **LAST_STEP)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from routing.battles import number_texts
 from routing.data import benchmarks
 from routing.data.benchmarks import BenchmarkTable
 from routing.data.judged import HUMAN, READERS, overlaps, read_arena_bench
+from routing.data.paper import read_gpt4_judge_battles
 from routing.data.sources import find_files
 from routing.data.votes import read_arena55k
 from routing.studies.cross_validation import assign_folds
@@ -79,6 +81,19 @@ class RoutingTask:
         return {"test": self.test} | ({"ood": self.ood} if self.ood is not None else {})
 
 
+def paper_battles() -> bool:
+    """Return whether profile "full" takes the paper's battles (the environment's ``ROUTING_BATTLES`` is "paper").
+
+    Those are all 57,477 of people and the GPT-4 judge's 109,101, instead of a part and the mixture of judged battles
+    that the results of this project are made with, and the paper's three benchmarks. ``python -m routing run --profile
+    paper`` runs the notebooks of "full" so.
+    """
+    battles = os.environ.get("ROUTING_BATTLES", "results")
+    if battles not in ("results", "paper"):
+        raise ValueError(f"ROUTING_BATTLES is {battles!r}; use results or paper")
+    return battles == "paper"
+
+
 def title_name(benchmark: str) -> str:
     """Return the name of a benchmark inside a sentence."""
     return "the simulated benchmark" if benchmark == "simulated" else benchmark
@@ -101,14 +116,16 @@ def load_study(profile: str, seed: int) -> Study:
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 3]))
     if profile == "full":
-        battles = read_arena55k()
+        battles, arena = read_arena55k(whole=paper_battles()), "arena55k_whole" if paper_battles() else "arena55k"
         held_out = assign_folds(battles["prompt"].to_numpy(), HELD_OUT_FOLDS, rng) == 0
         tables = {"MT-Bench": benchmarks.read_mt_bench(), "MMLU": benchmarks.read_mmlu()}
-        tables |= {"GSM8K": benchmarks.read_gsm8k(), "Arena-Bench": read_arena_bench()}
+        tables["GSM8K"] = benchmarks.read_gsm8k()
+        inputs = {arena: find_files(arena)[0], **{path.name: path for path in find_files("routellm")}}
+        if not paper_battles():
+            tables["Arena-Bench"], inputs["arena_bench_v1"] = read_arena_bench(), find_files("arena_bench_v1")[0]
         learned = ~held_out & ~overlaps(battles["prompt"], _tested_prompts(tables))
         parts = [battles[rows].reset_index(drop=True) for rows in (learned, held_out)]
-        inputs = {name: find_files(name)[0] for name in ("arena55k", "arena_bench_v1")}
-        return Study(*parts, tables, "real", inputs | {path.name: path for path in find_files("routellm")})
+        return Study(*parts, tables, "real", inputs)
     n_prompts, n_battles, n_benchmark = _sizes(profile, SIMULATED_SIZES)
     arena = simulate_arena(seed)
     prompts = arena.sample_prompts(n_prompts + n_benchmark, rng)
@@ -144,15 +161,23 @@ def training_sets(study: Study, seed: int) -> TrainingSets:
     inputs: dict[str, object] = {}
     held_out = None
     if study.data == "real":
-        paths = [path for name in READERS for path in find_files(name)]
-        inputs |= {f"{path.parent.name}/{path.name}": path for path in paths}
-        table = load_sources(study.battles, [*_tested_prompts(study.benchmarks), *study.held_out["prompt"]])
-        others = table[table["source"] != PEOPLE].reset_index(drop=True)
+        tested = [*_tested_prompts(study.benchmarks), *study.held_out["prompt"]]
         people = study.held_out[COLUMNS].assign(source=PEOPLE, judge=HUMAN, weight=1.0)
-        held_out = pd.concat([people, hold_out(others, rng, HELD_OUT_PROMPTS)[1][people.columns]], ignore_index=True)
-        learned = table[~overlaps(table["prompt"], held_out["prompt"])].reset_index(drop=True)
-        held_out = add_leaderboard(held_out, learned)
-        battles["arena+judge"] = draw_mixture(learned, MIXTURES[CHOSEN], N_BATTLES, rng).reset_index(drop=True)
+        if paper_battles():
+            inputs["gpt4_judge_battles"] = find_files("gpt4_judge_battles")[0]
+            judge = read_gpt4_judge_battles()[COLUMNS]
+            judge = judge[~overlaps(judge["prompt"], tested)]
+            held_out = add_leaderboard(people, battles["arena"].assign(source=PEOPLE, judge=HUMAN, weight=1.0))
+            battles["arena+judge"] = pd.concat([battles["arena"], judge], ignore_index=True)
+        else:
+            paths = [path for name in READERS for path in find_files(name)]
+            inputs |= {f"{path.parent.name}/{path.name}": path for path in paths}
+            table = load_sources(study.battles, tested)
+            others = table[table["source"] != PEOPLE].reset_index(drop=True)
+            held_out = pd.concat([people, hold_out(others, rng, HELD_OUT_PROMPTS)[1][people.columns]])
+            learned = table[~overlaps(table["prompt"], held_out["prompt"])].reset_index(drop=True)
+            held_out = add_leaderboard(held_out.reset_index(drop=True), learned)
+            battles["arena+judge"] = draw_mixture(learned, MIXTURES[CHOSEN], N_BATTLES, rng).reset_index(drop=True)
     battles["arena+gold"] = pd.concat([battles["arena"], gold], ignore_index=True)
     if study.data == "real":
         battles["all"] = pd.concat([battles["arena+judge"], gold], ignore_index=True)

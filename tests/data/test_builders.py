@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from routing.data import builders
+from routing.data import elobench as elobench_tables
 from routing.data.prompt_overlap import evaluation_questions, overlap_flag, plain_words, redact
 from routing.data.rds import read_rds
 
@@ -356,9 +357,11 @@ def test_elobench(published):
 
 def test_verdicts_near_a_gap_and_short_runs_are_left_out():
     pairs = [(number % 5, number % 7) for number in range(100)]
-    shown, judged = builders._match_gaps(pairs, pairs[:60] + pairs[61:], doubtful=40)
+    shown, judged = elobench_tables._match_gaps(pairs, pairs[:60] + pairs[61:], doubtful=40)
     assert shown == [*range(20), *range(61, 100)] and judged == [*range(20), *range(60, 99)]
-    shown, judged = builders._match_runs(pairs[:40] + [("x", "y")] + pairs[40:50], pairs[:40] + pairs[40:50], fewest=30)
+    shown, judged = elobench_tables._match_runs(
+        pairs[:40] + [("x", "y")] + pairs[40:50], pairs[:40] + pairs[40:50], fewest=30
+    )
     assert shown == judged == [*range(40)]
 
 

@@ -138,7 +138,9 @@ def test_a_large_file_is_checked_and_written_whole_or_not_at_all(server, cache):
 @pytest.mark.parametrize("code, remedy", [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (404, "look for it")])
 def test_a_refusal_says_what_to_do_and_the_others_are_fetched(server, cache, monkeypatch, code, remedy):
     def refuse(address, token, **_):
-        raise collect.requests.HTTPError(response=type("Response", (), {"status_code": code})())
+        error = OSError("refused")
+        error.response = type("Response", (), {"status_code": code})()
+        raise error
 
     monkeypatch.setattr(collect, "_listed", refuse)
     with pytest.raises(ConnectionError, match=f"{server.address}/x/parquet/list.*{remedy}.*parts/0.parquet"):
