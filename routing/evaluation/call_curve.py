@@ -235,20 +235,3 @@ def bootstrap_metrics(
     if reference is not None:
         table |= {"difference": estimates - estimates[base], "difference_low": low[1], "difference_high": high[1]}
     return pd.DataFrame({name: values.ravel() for name, values in table.items()}, index=names).reset_index()
-
-
-def describe_limits(
-    quality_strong: np.ndarray, quality_weak: np.ndarray, n_routers: int, rng: np.random.Generator
-) -> dict[str, float]:
-    """Return what routers are compared with: both mean qualities, the oracle, and the 95 % range of random routers."""
-    oracle = call_curve(oracle_scores(quality_strong, quality_weak), quality_strong, quality_weak)
-    low, high = random_apgr_range(quality_strong, quality_weak, n_routers, rng)
-    return {
-        "prompts": len(quality_strong),
-        "strong": oracle.quality_strong,
-        "weak": oracle.quality_weak,
-        "oracle_apgr": oracle.apgr(),
-        "oracle_cpt50": oracle.cpt(0.5),
-        "random_low": low,
-        "random_high": high,
-    }

@@ -18,7 +18,7 @@ from numpy.random import Generator
 from routing.data.benchmarks import BenchmarkTable
 from routing.data.votes import read_mt_bench_judgements
 from routing.embeddings import PromptEncoder
-from routing.evaluation.call_curve import METRICS, bootstrap_metrics, call_curve, describe_limits, oracle_scores
+from routing.evaluation.call_curve import METRICS, bootstrap_metrics, call_curve, oracle_scores, random_apgr_range
 from routing.routers.base import RandomRouter, Router
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
@@ -83,9 +83,16 @@ def pair_quality(table: BenchmarkTable) -> tuple[np.ndarray, np.ndarray]:
 
 
 def limits_table(benchmarks: Benchmarks, n_routers: int, rng: Generator) -> pd.DataFrame:
-    """Return `describe_limits` of each benchmark, one row each."""
-    limits = {name: describe_limits(*pair_quality(table), n_routers, rng) for name, table in benchmarks.items()}
-    return pd.DataFrame(limits).T.rename_axis("benchmark")
+    """Return what routers are compared with on each benchmark: both qualities, oracle, 95 % range of random routers."""
+    rows = []
+    for name, table in benchmarks.items():
+        quality = pair_quality(table)
+        oracle, (low, high) = call_curve(oracle_scores(*quality), *quality), random_apgr_range(*quality, n_routers, rng)
+        both = {"strong": oracle.quality_strong, "weak": oracle.quality_weak}
+        reached = {"oracle_apgr": oracle.apgr(), "oracle_cpt50": oracle.cpt(0.5)}
+        random = {"random_low": low, "random_high": high}
+        rows.append({"benchmark": name, "prompts": len(table.quality), **both, **reached, **random})
+    return pd.DataFrame(rows).set_index("benchmark")
 
 
 def evaluate_margins(
