@@ -1,4 +1,4 @@
-"""Intervals: a paired bootstrap over prompts, battles or models, and Wilson's interval of a share."""
+"""Intervals: a paired bootstrap over prompts, battles or models, also over trainings, and Wilson's of a share."""
 
 from __future__ import annotations
 
@@ -50,6 +50,45 @@ def paired_bootstrap(
     occurred = np.quantile(draws, tails, axis=0, method="inverted_cdf")
     low, high = np.where(np.isfinite(draws).all(axis=0), ends, occurred)
     return low, high, n_resamples - len(draws)
+
+
+def bootstrap_fits(
+    statistic: Callable[[np.ndarray, int], np.ndarray],
+    n_fits: int,
+    n_rows: int,
+    n_resamples: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> tuple[np.ndarray, Interval]:
+    """Return a statistic's mean over fits, and its interval for one training on rows drawn anew.
+
+    A resample draws rows as `paired_bootstrap`, for one of the fits, and adds a normal deviation with the variance
+    between fits. So the interval covers both the prompts a router is tested on and its training, as far as the fits
+    differ in what it is to cover: the seed, or the battles learned from. Compute what is compared in one `statistic`.
+
+    Parameters
+    ----------
+    statistic : function of an int array, shape (n_rows,), and the number of a fit
+        Returns a float array of fixed shape, finite.
+    n_fits : int
+        At least 2.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 2 fits, or as `paired_bootstrap`.
+    """
+    if n_fits < 2:
+        raise ValueError(f"n_fits is {n_fits}; how fits differ shows from 2 on")
+    every = np.array([statistic(np.ones(n_rows, dtype=int), fit) for fit in range(n_fits)], dtype=float)
+    mean = every.mean(axis=0)
+
+    def draw(counts: np.ndarray) -> np.ndarray:
+        fit = int(rng.integers(n_fits))
+        training = np.tensordot(rng.standard_normal(n_fits), every - mean, axes=1) / np.sqrt(n_fits - 1)
+        return mean + training + (statistic(counts, fit) - every[fit])
+
+    return mean, paired_bootstrap(draw, n_rows, n_resamples, rng, level)
 
 
 def wilson_interval(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from routing.evaluation.resampling import paired_bootstrap, wilson_interval
+from routing.evaluation.resampling import bootstrap_fits, paired_bootstrap, wilson_interval
 
 
 def test_everything_of_one_call_sees_the_same_resamples(rng):
@@ -43,6 +43,27 @@ def test_undefined_resamples_are_counted_and_infinite_values_may_end_an_interval
     assert low.tolist() == [1.0, 1.0] and math.isinf(high[0]) and high[1] in (3.0, 4.0)
     with pytest.raises(ValueError, match="in none of 5 resamples"):
         paired_bootstrap(lambda counts: None, 4, 5, rng)
+
+
+@pytest.mark.parametrize("n_fits", [5, 30])
+def test_the_interval_of_fits_covers_rows_and_training(n_fits, rng):
+    """Its width is that of a normal distribution whose variance is the sum of the rows' and the fits'."""
+    values, fits = rng.normal(size=100), rng.normal(size=n_fits)
+    fits /= 10 * fits.std(ddof=1)
+    mean, (low, high, _) = bootstrap_fits(lambda c, f: c @ values / 100 + fits[f], n_fits, 100, 3_000, rng)
+    assert mean == pytest.approx(values.mean() + fits.mean())
+    assert high - low == pytest.approx(2 * 1.96 * np.hypot(values.std() / 10, 0.1), rel=0.08)
+
+
+def test_equal_fits_leave_the_interval_of_the_rows(rng):
+    values = rng.normal(size=100)
+    mean, (low, high, _) = bootstrap_fits(lambda c, f: np.array([c @ values, 2 * c @ values]), 4, 100, 2_000, rng)
+    rows = paired_bootstrap(lambda c: c @ values, 100, 2_000, rng)
+    assert mean[0] == pytest.approx(values.sum())
+    np.testing.assert_allclose([low[1], high[1]], [2 * low[0], 2 * high[0]])
+    assert high[0] - low[0] == pytest.approx(rows.high - rows.low, rel=0.1)
+    with pytest.raises(ValueError, match="n_fits is 1"):
+        bootstrap_fits(lambda c, f: 0.0, 1, 3, 5, rng)
 
 
 @pytest.mark.parametrize("level", [95, 1.0, 0.0, math.nan])
