@@ -53,7 +53,7 @@ def paired_bootstrap(
 
 
 def bootstrap_fits(
-    statistic: Callable[[np.ndarray, int], np.ndarray],
+    statistic: Callable[[np.ndarray, int], np.ndarray | None],
     n_fits: int,
     n_rows: int,
     n_resamples: int,
@@ -69,7 +69,7 @@ def bootstrap_fits(
     Parameters
     ----------
     statistic : function of an int array, shape (n_rows,), and the number of a fit
-        Returns a float array of fixed shape, finite.
+        Returns a float array of fixed shape, finite, or None where it is not defined in a resample.
     n_fits : int
         At least 2.
 
@@ -86,7 +86,8 @@ def bootstrap_fits(
     def draw(counts: np.ndarray) -> np.ndarray:
         fit = int(rng.integers(n_fits))
         training = np.tensordot(rng.standard_normal(n_fits), every - mean, axes=1) / np.sqrt(n_fits - 1)
-        return mean + training + (statistic(counts, fit) - every[fit])
+        value = statistic(counts, fit)
+        return None if value is None else mean + training + (value - every[fit])
 
     return mean, paired_bootstrap(draw, n_rows, n_resamples, rng, level)
 
