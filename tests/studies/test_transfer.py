@@ -74,11 +74,11 @@ def test_the_matrix_recovers_shared_and_own_effects(shared, own):
     assert ((other["low"] > 0) == (shared > 0)).all()
 
 
-@pytest.mark.parametrize("learner", ["similarity_weighting", "matrix_factorization", "bert"])
+@pytest.mark.parametrize("learner", ["similarity_weighting", "matrix_factorization", "head"])
 def test_every_router_finds_what_sources_share_and_what_is_their_own(learner):
     sources, encode, limits = simulate_sources(1, 120, 1.2, 1.2)
     texts, learn = Texts.of(sources.values(), encode), choose_learners("quick")[learner]
-    tests = {name: sources[name] for name in ("simulated A", "simulated B")[learner == "bert" :]}  # a head takes longer
+    tests = {name: sources[name] for name in ("simulated A", "simulated B")[learner == "head" :]}  # a head takes longer
     for name, effects in predict_effects(sources["simulated A"], tests, texts, learn, 0).items():
         limit = limits.loc["simulated A", name]
         assert 0.5 * limit < correlation(effects, sources[name].effects.to_numpy()) < limit + 0.15
@@ -231,6 +231,9 @@ def test_agreement_is_counted_over_battles_that_both_judged():
     assert ("mathematics", "same winner") in table.index and ("code", "same winner") not in table.index
     sources = judges.judge_sources(battles)
     assert [len(source.prompts) for source in sources.values()] == [3, 3]
+    estimate, low, high = judges.correlate_effects(sources, 200, 0)
+    effects = [source.effects.to_numpy() for source in sources.values()]
+    assert estimate == pytest.approx(np.corrcoef(*effects)[0, 1]) and low <= estimate <= high
 
 
 def test_encoders_are_compared_on_the_same_prompts():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
-from routing.evaluation.resampling import wilson_interval
-from routing.studies.transfer.sources import Source, source_of_battles
+from routing.evaluation.resampling import paired_bootstrap, wilson_interval
+from routing.studies.transfer.sources import Source, correlation, source_of_battles
 
 KINDS = {  # the first that a prompt fits
     "code": r"```|\b(?:python|java|javascript|c\+\+|sql|html|css|code|script|regex|function)\b",
@@ -58,3 +59,11 @@ def judge_sources(battles: pd.DataFrame) -> dict[str, Source]:
     strong = pd.concat([battles["model_a"], battles["model_b"]]).mode()[0]
     names = {"human": "people", "gpt-4": "GPT-4"}
     return {name: source_of_battles(battles[battles["judge"] == judge], [strong]) for judge, name in names.items()}
+
+
+def correlate_effects(sources: dict[str, Source], n_resamples: int, seed: int) -> tuple[float, float, float]:
+    """Return the correlation of the effects that the two sources of `judge_sources` observed, low and high (95 %)."""
+    one, other = (source.effects.to_numpy() for source in sources.values())  # of the same prompts in one order
+    rng = np.random.default_rng([seed, 11])
+    interval = paired_bootstrap(lambda counts: correlation(one, other, counts), len(one), n_resamples, rng)
+    return correlation(one, other), float(interval.low), float(interval.high)

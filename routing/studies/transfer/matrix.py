@@ -32,7 +32,7 @@ PENALTIES = np.logspace(-2, 3, 11)  # of ridge regression on unit vectors, chose
 GAMMAS = (10.0, 1e3, 1e5)  # of similarity weighting, chosen on a fifth of the training prompts
 N_CHOSEN_ON = 400  # battles of these
 RESAMPLES = {"smoke": 50, "quick": 200, "full": 1000}
-N_FITS = {"smoke": {"": 2}, "quick": {"": 2}, "full": {"bert": 3, "": 5}}  # on resampled prompts
+N_FITS = {"smoke": {"": 2}, "quick": {"": 2}, "full": {"head": 3, "": 5}}  # on resampled prompts
 
 Predict = Callable[[np.ndarray], np.ndarray]  # unit vectors of prompts, (n, width), to effects up to a constant, (n,)
 Learner = Callable[[Source, np.ndarray, int], Predict]  # a source, a vector for each of its battles, a seed
@@ -116,7 +116,7 @@ def choose_learners(profile: str) -> dict[str, Learner]:
     """Return the learners, the fast ones alone in "smoke"; on few simulated battles factorization learns faster."""
     rate = 3e-4 if profile == "full" else 3e-3
     fast = {"ridge": learn_ridge, "matrix_factorization": partial(learn_factorization, learning_rate=rate)}
-    return fast if profile == "smoke" else fast | {"similarity_weighting": learn_similarity, "bert": learn_head}
+    return fast if profile == "smoke" else fast | {"similarity_weighting": learn_similarity, "head": learn_head}
 
 
 class Texts(NamedTuple):
