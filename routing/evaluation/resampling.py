@@ -59,24 +59,15 @@ def bootstrap_fits(
     n_resamples: int,
     rng: np.random.Generator,
     level: float = 0.95,
-) -> tuple[np.ndarray, Interval]:
-    """Return a statistic's mean over fits, and its interval for one training on rows drawn anew.
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, int]]:
+    """Return a statistic's mean over fits, and its interval (as `paired_bootstrap`) for one training on new rows.
 
     A resample draws rows as `paired_bootstrap`, for one of the fits, and adds a normal deviation with the variance
     between fits. So the interval covers both the prompts a router is tested on and its training, as far as the fits
     differ in what it is to cover: the seed, or the battles learned from. Compute what is compared in one `statistic`.
 
-    Parameters
-    ----------
-    statistic : function of an int array, shape (n_rows,), and the number of a fit
-        Returns a float array of fixed shape, finite, or None where it is not defined in a resample.
-    n_fits : int
-        At least 2.
-
-    Raises
-    ------
-    ValueError
-        Fewer than 2 fits, or as `paired_bootstrap`.
+    `statistic` is given how often each row is drawn and the number of a fit, of which there are at least 2, else a
+    ValueError; it returns a finite float array of fixed shape, or None where it is not defined in a resample.
     """
     if n_fits < 2:
         raise ValueError(f"n_fits is {n_fits}; how fits differ shows from 2 on")

@@ -58,10 +58,10 @@ def test_the_interval_of_fits_covers_rows_and_training(n_fits, rng):
 def test_equal_fits_leave_the_interval_of_the_rows(rng):
     values = rng.normal(size=100)
     mean, (low, high, _) = bootstrap_fits(lambda c, f: np.array([c @ values, 2 * c @ values]), 4, 100, 2_000, rng)
-    rows = paired_bootstrap(lambda c: c @ values, 100, 2_000, rng)
+    one_low, one_high, _ = paired_bootstrap(lambda c: c @ values, 100, 2_000, rng)
     assert mean[0] == pytest.approx(values.sum())
     np.testing.assert_allclose([low[1], high[1]], [2 * low[0], 2 * high[0]])
-    assert high[0] - low[0] == pytest.approx(rows.high - rows.low, rel=0.1)
+    assert high[0] - low[0] == pytest.approx(one_high - one_low, rel=0.1)
     with pytest.raises(ValueError, match="n_fits is 1"):
         bootstrap_fits(lambda c, f: 0.0, 1, 3, 5, rng)
 

@@ -65,5 +65,5 @@ def correlate_effects(sources: dict[str, Source], n_resamples: int, seed: int) -
     """Return the correlation of the effects that the two sources of `judge_sources` observed, low and high (95 %)."""
     one, other = (source.effects.to_numpy() for source in sources.values())  # of the same prompts in one order
     rng = np.random.default_rng([seed, 11])
-    interval = paired_bootstrap(lambda counts: correlation(one, other, counts), len(one), n_resamples, rng)
-    return correlation(one, other), float(interval.low), float(interval.high)
+    low, high, _ = paired_bootstrap(lambda counts: correlation(one, other, counts), len(one), n_resamples, rng)
+    return correlation(one, other), float(low), float(high)
