@@ -16,6 +16,7 @@ from routing.studies.many_models.model_sets import (
     compare_budgets,
     frontier_tables,
     growing_frontiers,
+    hold_budgets,
     order_models,
     plot_added_models,
     plot_by_hand,
@@ -102,20 +103,21 @@ def test_models_are_added_by_what_they_add(tables):
 
 
 def test_budgets_hold_at_the_prices_and_a_batch_is_no_worse_than_one_by_one(tables, task):
-    inner, expected = tables[0][:50], tables[0][50:].reset_index(drop=True)
-    table = compare_budgets({"t": task}, {"t": inner}, {"t": expected}, (0.3, 1.0))
-    kept = table[table["method"] != "with_budget, stream"]
-    assert (kept["expected_usd"] <= kept["budget_usd"] * (1 + 1e-9)).all() and len(table) == 6
+    expected = tables[0][50:].reset_index(drop=True)
+    table = compare_budgets({"t": task}, {"t": expected}, (0.3, 1.0))
+    assert (table["expected_usd"] <= table["budget_usd"] * (1 + 1e-9)).all() and len(table) == 4
     spent = table.pivot(index="budget_share", columns="method", values="expected_usd")
     assert (spent["best_within"] >= spent["with_budget"] - 1e-12).all()
     best = task.test.quality.to_numpy()[np.arange(100), expected.to_numpy().argmax(axis=1)].mean()
-    at_best = (kept["budget_share"] == 1.0).to_numpy()
-    assert kept.loc[at_best, "quality"].to_numpy() == pytest.approx(best)
-    stream = table[table["method"] == "with_budget, stream"]
-    policy = MultiModelPolicy(task.train.cost_usd.mean()).with_budget(inner, stream["budget_usd"].iloc[0])
-    paid = task.train.cost_usd.mean()[policy.choose(expected)].mean()
-    assert stream["off"].iloc[0] == pytest.approx(paid / stream["budget_usd"].iloc[0] - 1)
-    assert (stream["low"] < 0.01).all() and (stream["high"] > -0.3).all()
+    assert table.loc[table["budget_share"] == 1.0, "quality"].to_numpy() == pytest.approx(best)
+
+
+def test_a_budget_found_on_a_sample_holds_over_a_stream(tables, task, rng):
+    expected = {"t": tables[0][50:].reset_index(drop=True)}
+    table = hold_budgets({"t": task}, expected, 10, rng, (0.3, 0.6))
+    assert len(table) == 2 and (table["within_5_percent"] == 1).all()
+    assert (table["low"] <= table["off"]).all() and (table["off"] <= table["high"]).all()
+    assert (table["forecast_low"] < table["forecast_high"]).all() and (table["forecast_high"].abs() < 0.1).all()
 
 
 def test_the_figure_by_hand_marks_where_the_choice_moves():

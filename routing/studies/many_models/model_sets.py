@@ -27,6 +27,8 @@ STYLES = {
     MIXED: {"color": "#949494", "marker": "", "linestyle": "--"},
 }
 RARE_SHARE = 0.01  # models that never get as much are counted together
+SHARES = (0.25, 0.5, 1.0)  # of the budgets
+STREAM = (2_000, 10_000)  # prompts of the sample, and of the stream after it
 RESAMPLES = {"smoke": 20, "quick": 200, "full": 1000}
 
 
@@ -57,40 +59,59 @@ def frontier_tables(
 
 
 def compare_budgets(
-    tasks: Mapping[str, RoutingTask], inner: Mapping[str, pd.DataFrame], expected: Mapping[str, pd.DataFrame],
-    shares: Sequence[float] = (0.25, 0.5, 1.0),
-) -> pd.DataFrame:  # fmt: skip
-    """Return what budgets buy on the test prompts, by three ways to keep to them.
+    tasks: Mapping[str, RoutingTask], expected: Mapping[str, pd.DataFrame], shares: Sequence[float] = SHARES
+) -> pd.DataFrame:
+    """Return what budgets buy on the test prompts, by two ways to keep to them.
 
-    "best_within" assigns the test prompts as a batch; "with_budget" calibrates a policy on them that then takes each
-    alone; "with_budget, stream" calibrates it on the training prompts, as expected out of fold (`inner`), and takes the
-    test prompts as they come. Budgets are shares of the way from the cheapest model to always taking the best expected
-    one. The columns are task, budget_share, budget_usd, method, expected_usd (at the prices), usd (what the answers
-    cost; all three per call), off (expected_usd over the budget, minus 1), low, high (where `forecast_cost` has it, for
-    the stream), quality (what the answers scored).
+    `with_budget` calibrates a policy that then takes prompts one by one; `best_within` assigns the prompts of a batch
+    together. Budgets are shares of the way from the cheapest model to always taking the best expected one. The columns
+    are task, budget_share, budget_usd, method, expected_usd (at the prices), usd (what the answers cost; all three per
+    call), quality (what the answers scored).
     """
     rows = []
     for name, table in expected.items():
         test, prices = tasks[name].test, tasks[name].train.cost_usd.mean()
-        policy, cheapest = MultiModelPolicy(prices), prices.min()
-        for share in shares:
-            budget = cheapest + share * (prices[table.idxmax(axis=1)].mean() - cheapest)
-            stream = policy.with_budget(inner[name], budget)
-            forecast = np.array(stream.forecast_cost(inner[name], len(table))) / budget - 1
-            ways = {
-                "best_within": policy.best_within(table, budget).models,
-                "with_budget": policy.with_budget(table, budget).choose(table),
-                "with_budget, stream": stream.choose(table),
-            }
-            for method, chosen in ways.items():
+        policy = MultiModelPolicy(prices)
+        for share, budget in zip(shares, _budgets(table, prices, shares), strict=True):
+            calibrated, batch = policy.with_budget(table, budget), policy.best_within(table, budget)
+            for method, chosen in {"with_budget": calibrated.choose(table), "best_within": batch.models}.items():
                 place = np.arange(len(chosen)), test.quality.columns.get_indexer(chosen)
-                paid = prices[chosen].mean(), test.cost_usd[test.quality.columns].to_numpy()[place].mean()
-                said = forecast if method.endswith("stream") else (np.nan, np.nan)
-                scored = test.quality.to_numpy()[place].mean()
-                rows.append((name, share, budget, method, *paid, paid[0] / budget - 1, *said, scored))
-    return pd.DataFrame(
-        rows, columns="task budget_share budget_usd method expected_usd usd off low high quality".split()
-    )
+                usd = prices[chosen].mean(), test.cost_usd[test.quality.columns].to_numpy()[place].mean()
+                rows.append((name, share, budget, method, *usd, test.quality.to_numpy()[place].mean()))
+    return pd.DataFrame(rows, columns="task budget_share budget_usd method expected_usd usd quality".split())
+
+
+def hold_budgets(
+    tasks: Mapping[str, RoutingTask], expected: Mapping[str, pd.DataFrame], n_draws: int, rng: Generator,
+    shares: Sequence[float] = SHARES[:2],
+) -> pd.DataFrame:  # fmt: skip
+    """Return how far a stream's mean price is from the budget, with the lambda that `with_budget` finds on a sample.
+
+    Sample and stream, of `STREAM` prompts, are drawn again and again from the test prompts, with replacement. The
+    columns are task, budget_share, off (mean price over the budget, minus 1: its mean), low, high (95 % of the draws),
+    forecast_low, forecast_high (as `forecast_cost` has it, means) and within_5_percent (share of the draws).
+    """
+    rows = []
+    for name, table in expected.items():
+        prices = tasks[name].train.cost_usd.mean()
+        for share, budget in zip(shares, _budgets(table, prices, shares), strict=True):
+            off, forecast = [], []
+            for _ in range(n_draws):
+                sample, stream = (table.iloc[rng.integers(len(table), size=size)] for size in STREAM)
+                policy = MultiModelPolicy(prices).with_budget(sample, budget)
+                forecast.append(policy.forecast_cost(sample, len(stream)))
+                off.append(prices[policy.choose(stream)].mean() / budget - 1)
+            said = np.mean(forecast, axis=0) / budget - 1
+            within = np.mean(np.abs(off) <= 0.05)
+            rows.append((name, share, np.mean(off), *np.quantile(off, [0.025, 0.975]), *said, within))
+    columns = "task budget_share off low high forecast_low forecast_high within_5_percent"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def _budgets(expected: pd.DataFrame, prices: pd.Series, shares: Sequence[float]) -> list[float]:
+    """Return budgets at shares of the way from the cheapest model to always taking the best expected one."""
+    most = prices[expected.idxmax(axis=1)].mean()
+    return [prices.min() + share * (most - prices.min()) for share in shares]
 
 
 def order_models(

@@ -209,8 +209,9 @@ def try_regressions(
         reached = np.column_stack([choice_scores(expected, table.quality) for expected in test[part].values()])
         weigh = task_weights(part_task if by_task else np.zeros(len(part_task)))
         low, high, _ = paired_bootstrap(lambda n, w=weigh, s=reached: w(n) @ s, len(reached), n_resamples, rng)
-        columns.append({f"{part}_score": weigh(np.ones(len(reached))) @ reached, f"{part}_low": low})
-        columns.append({f"{part}_high": high})
+        columns.append(
+            {f"{part}_score": weigh(np.ones(len(reached))) @ reached, f"{part}_low": low, f"{part}_high": high}
+        )
     return TriedRegressions(pd.DataFrame({key: value for part in columns for key, value in part.items()}), inner, test)
 
 
