@@ -86,7 +86,7 @@ def test_published_rows_stand_next_to_ours_and_what_the_task_alone_gives(table, 
     assert rows["out of distribution", "RouterDC [published]"] == 45.85
     assert rows["in distribution", contenders.KNOWN_TASK] == pytest.approx(50 * (1 + table.quality["b"][40:].mean()))
     assert rows["in distribution", "always a"] == pytest.approx(50)
-    assert "58.5 %" in contenders.plot_published(rivals).get_suptitle()
+    assert "best published router 58.5 %" in contenders.plot_published(rivals).get_suptitle()
 
 
 def test_when_routing_pays_is_read_off_one_router():

@@ -247,12 +247,10 @@ def test_tasks_are_simulated_for_smoke_and_never_instead_of_real_ones(tmp_path, 
 def test_real_tasks_are_split_as_published():
     tasks, _ = load_tasks("full", 0)
     sizes = {name: (len(task.train.prompts), len(task.test.prompts)) for name, task in tasks.items()}
-    assert sizes == {
-        "ARC-Challenge": (1019, 437),
-        "MBPP": (299, 128),
-        "LLMRouter": (5608, 500),
-        "RouterDC": (5935, 9408),
-    }
+    mixtures = {"LLMRouter": (5608, 500), "RouterDC": (5935, 9408)}
+    assert sizes == {"ARC-Challenge": (1019, 437), "MBPP": (299, 128)} | mixtures
+    assert {name: list(task.parts) for name, task in tasks.items() if task.ood} == {"RouterDC": ["test", "ood"]}
+    assert len(tasks["RouterDC"].ood.prompts) == 2_717  # of 2,881, without those in JavaScript
     assert tasks["LLMRouter"].test.quality.mean().max() == pytest.approx(0.5626, abs=5e-5)
     assert tasks["LLMRouter"].test.quality.max(axis=1).mean() == pytest.approx(0.7434, abs=5e-5)
     assert tasks["ARC-Challenge"].test.prompts["prompt"].str.len().max() < 1200  # no worked examples

@@ -25,6 +25,7 @@ from routing.routers.bert import BertRouter
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.inputs import RoutingTask
+from routing.studies.many_models.model_sets import short_name
 from routing.studies.many_models.regression import (
     align_scores,
     choice_scores,
@@ -155,7 +156,7 @@ def compare_choices(
             shuffled, within = calls.sum(axis=0) @ (weight @ true), (calls * means).sum()
             gap = (score - single) / (oracle - single) if oracle > single else np.nan
             rows.append((score, score - single, score - shuffled, score - within, gap))
-        return np.array(rows)
+        return np.round(rows, 12) + 0.0  # what only rounding errors make is no gain
 
     low, high, _ = paired_bootstrap(measure, len(true), n_resamples, rng)
     measures = ["score", "over_constant", "over_shuffled", "over_task", "share_of_gap"]
@@ -178,7 +179,9 @@ def compare_published(task: RoutingTask, compared: pd.DataFrame, n_resamples: in
         ours = ours[(ours["task"].str.endswith(", out of distribution") == bool(number)) & (ours["router"] != "oracle")]
         means = table.quality.groupby(table.prompts["task"].to_numpy()).transform("mean")
         fixed = pd.DataFrame(0.0, means.index, means.columns).assign(**{constant: 1.0})
-        known = compare_choices({KNOWN_TASK: means, f"always {constant}": fixed}, table, constant, n_resamples, rng)
+        known = compare_choices(
+            {KNOWN_TASK: means, f"always {short_name(constant)}": fixed}, table, constant, n_resamples, rng
+        )
         for found in (ours, known[known["measure"] == "score"]):
             percent = 100 * found[["estimate", "low", "high"]]
             rows.append(percent.assign(name=found["router"], part=name))
@@ -193,7 +196,8 @@ def compare_labels(
 ) -> pd.DataFrame:  # fmt: skip
     """Return scores on the test prompts after learning from fewer prompts, by battles or by scores of the same prompts.
 
-    Columns prompts, labels ("one battle", "all battles" or "all scores" per prompt), router, score, low, high (95 %).
+    Columns prompts, labels ("one battle" or "all scores" per prompt, or "many battles": at most `BATTLES`), router,
+    score, low, high (95 %).
     """
     train, prompts = task.train, task.train.prompts["prompt"].to_numpy()
     encoded = {name: encoder.encode([*prompts, *task.test.prompts["prompt"]]) for name, encoder in encoders.items()}
@@ -203,7 +207,7 @@ def compare_labels(
     for size in (*(n for n in LABELLED[profile] if n < len(prompts)), len(prompts)):
         part = train.select(np.isin(np.arange(len(prompts)), order[:size]))
         every = draw_battles(part, BATTLES[profile], rng)
-        for labels, battles in {"one battle": every.drop_duplicates("prompt"), "all battles": every}.items():
+        for labels, battles in {"one battle": every.drop_duplicates("prompt"), "many battles": every}.items():
             routers = battle_routers(encoders["last"], gamma, seed)
             for name in ("similarity_weighting", "bert"):
                 expected = expect_win_share(routers[name].fit(battles), task.test.prompts["prompt"])
@@ -236,15 +240,14 @@ def plot_published(table: pd.DataFrame) -> Figure:
     title = (
         f"Only recognising the task scores {inside[KNOWN_TASK]:.1f} %, the best published router {rivals.max():.1f} %"
     )
-    return plot_rows(table, "accuracy, mean over tasks (%, ours with 95 %)", title, panel="part")
+    table = table.assign(text=table["estimate"].map("{:.1f}".format))
+    return plot_rows(table, "accuracy (%, 95 %)", title, panel="part")
 
 
 def plot_labels(table: pd.DataFrame) -> Figure:
     """Draw the table of `compare_labels`."""
     most = table[table["prompts"] == table["prompts"].max()].groupby("labels")["score"].max()
-    title = (
-        f"From all prompts, scores teach a router {most['all scores']:.3f}, battles at best {most['all battles']:.3f}"
-    )
+    title = f"From all prompts, scores teach {most['all scores']:.3f}, battles at best {most['many battles']:.3f}"
     shown = table.assign(line=table["router"].map(spell) + ", " + table["labels"])
     labels = ("training prompts", "mean score on test prompts")
     return plot_lines(shown.drop(columns=["low", "high"]), "prompts", "score", labels, title, by="line", log_x=True)
@@ -258,9 +261,8 @@ def summarize_pay(comparisons: pd.DataFrame, metrics: pd.DataFrame, router: str)
     """
     chosen = comparisons[(comparisons["router"] == router) & comparisons["measure"].isin(PAYS)]
     saved = metrics[(metrics["router"] == router) & (metrics["metric"] == "cost_share")]
-    saved = saved.assign(
-        measure="dollars_saved", estimate=1 - saved["estimate"], low=1 - saved["high"], high=1 - saved["low"]
-    )
+    saved = saved.assign(estimate=1 - saved["estimate"], low=1 - saved["high"], high=1 - saved["low"])
+    saved["measure"] = "dollars_saved"
     return pd.concat([chosen, saved], ignore_index=True)[["task", "measure", "estimate", "low", "high"]]
 
 

@@ -28,7 +28,7 @@ STYLES = {
 }
 RARE_SHARE = 0.01  # models that never get as much are counted together
 SHARES = (0.25, 0.5, 1.0)  # of the budgets
-STREAM = (2_000, 10_000)  # prompts of the sample, and of the stream after it
+STREAM = (5_000, 20_000)  # prompts of the sample, and of the stream after it
 RESAMPLES = {"smoke": 20, "quick": 200, "full": 1000}
 
 
