@@ -20,11 +20,10 @@ looked at:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from routing.battles import PairCounts, canonical_order, count_pairs
@@ -36,7 +35,9 @@ from routing.ratings.ties import outcome_probability
 from routing.routers.base import Prompts, Router
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.cross_validation import assign_folds
-from routing.studies.plotting import plot_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PEOPLE = "arena55k"
 N_BATTLES = 60_000  # drawn by weight; the paper has 65,000 of people and 120,000 of its judge
@@ -210,14 +211,16 @@ def gains_by_source(
             total = counts @ sums
             return total[:-1] / total[-1]
 
-        interval = paired_bootstrap(mean, len(sums), n_resamples, rng)
-        for router, *values in zip(effects, mean(np.ones(len(sums))), interval.low, interval.high, strict=True):
+        low, high, _ = paired_bootstrap(mean, len(sums), n_resamples, rng)
+        for router, *values in zip(effects, mean(np.ones(len(sums))), low, high, strict=True):
             rows.append((source, router, *values, len(sums), len(places)))
     return pd.DataFrame(rows, columns=["source", "router", "estimate", "low", "high", "n_prompts", "n_battles"])
 
 
 def plot_gains_by_source(table: pd.DataFrame) -> Figure:
     """Draw the table of `gains_by_source`: a row per source, a mark per router."""
+    from routing.studies.plotting import plot_rows  # figures alone need it, not what loads battles
+
     better = (table["low"] > 0).sum()
     title = f"Prompts significantly improve on the leaderboard in {better} of {len(table)} cases"
     shown = table.rename(columns={"source": "name"}).assign(text="")
@@ -275,6 +278,8 @@ def best_candidate(tried: pd.DataFrame) -> tuple[str, float, int]:
 
 def plot_mixtures(tried: pd.DataFrame) -> Figure:
     """Draw the scores of `choose_mixture`, and those of each source."""
+    from routing.studies.plotting import plot_rows  # figures alone need it, not what loads battles
+
     names = tried["mixture"] + [f", γ = {row.gamma:g}, {row.tiers} tiers" for row in tried.itertuples()]
     mean = tried.assign(name=names, left_out="mean", estimate=tried["score"]).drop_duplicates("name")
     shown = pd.concat([mean, tried.assign(name=names)])

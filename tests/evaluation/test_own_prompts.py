@@ -212,7 +212,7 @@ def test_routerbench_has_the_numbers_of_the_notebook_of_many_models(monkeypatch)
     numbered = [str(number) for number in range(len(prompts))]
     rated = rate_prompts(router, numbered, task.train.cost_usd[models].mean().to_frame("usd_per_call"))
     expected = win_share(pd.DataFrame(router.table, columns=models), router.nu)
-    bands, metrics, singles = frontier_tables({"ARC": task}, {"ARC": expected}, 5, np.random.default_rng(1))
+    bands, metrics, singles = frontier_tables({"ARC": task}, {"ARC": {"router": expected}}, 5, np.random.default_rng(1))
     own = OwnPrompts(rated, task.test.quality[models], task.test.cost_usd[models])
     numbers, _ = report(own, np.ones(len(prompts), bool), None, "win share", np.random.default_rng(1))
     ours = numbers[numbers["router"].isin(["router", "oracle"])]
