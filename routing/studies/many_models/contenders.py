@@ -38,7 +38,7 @@ from routing.studies.plotting import plot_lines, plot_rows, spell
 
 BATTLES = {"smoke": 300, "quick": 6_000, "full": 20_000}  # at most, of all pairs of models on all training prompts
 GAMMAS = (10.0, 1e3, 1e5)
-LABELLED = {"smoke": (60,), "quick": (50, 150, 500), "full": (100, 300, 1_000, 3_000)}  # training prompts
+LABELLED = {"quick": (50, 150, 500), "full": (100, 300, 1_000, 3_000)}  # training prompts
 BY_SCORES = ("k-means, 16 clusters, both", "kernel ridge, α = 10, both")
 PAYS = {  # measures of the conclusion, as its figure names them
     "over_constant": "gain over the best constant",
