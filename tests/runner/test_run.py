@@ -386,17 +386,17 @@ def test_no_command_prints_help(capsys):
 def test_data_commands_print_the_tables(monkeypatch, capsys):
     import pandas as pd
 
-    from routing.data import sources
+    from routing.data import collect
 
     asked = []
 
-    def fetch(names, progress=True):
-        asked.append((names, progress))
+    def fetch(names):
+        asked.append(names)
         return pd.DataFrame({"dataset": names or ["all"], "found": "cache"})
 
-    monkeypatch.setattr(sources, "fetch", fetch)
-    monkeypatch.setattr(sources, "status", lambda: pd.DataFrame({"dataset": ["votes"], "found": ["missing"]}))
+    monkeypatch.setattr(collect, "fetch", fetch)
+    monkeypatch.setattr(collect, "status", lambda names: pd.DataFrame({"dataset": ["votes"], "found": ["missing"]}))
     assert main(["data", "status"]) == main(["data", "fetch"]) == main(["data", "fetch", "mmlu"]) == 0
     out = capsys.readouterr().out
     assert "votes missing" in out and "mmlu" in out
-    assert asked == [(None, True), (["mmlu"], True)]
+    assert asked == [None, ["mmlu"]]
