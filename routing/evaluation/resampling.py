@@ -59,6 +59,7 @@ def bootstrap_fits(
     n_resamples: int,
     rng: np.random.Generator,
     level: float = 0.95,
+    then: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, int]]:
     """Return a statistic's mean over fits, and its interval (as `paired_bootstrap`) for one training on new rows.
 
@@ -67,7 +68,8 @@ def bootstrap_fits(
     differ in what it is to cover: the seed, or the battles learned from. Compute what is compared in one `statistic`.
 
     `statistic` is given how often each row is drawn and the number of a fit, of which there are at least 2, else a
-    ValueError; it returns a finite float array of fixed shape, or None where it is not defined in a resample.
+    ValueError; it returns a finite float array of fixed shape, or None where it is not defined in a resample. `then` is
+    computed from the statistic, of its mean and in each resample, such as a curve fitted to it.
     """
     if n_fits < 2:
         raise ValueError(f"n_fits is {n_fits}; how fits differ shows from 2 on")
@@ -78,9 +80,9 @@ def bootstrap_fits(
         fit = int(rng.integers(n_fits))
         training = np.tensordot(rng.standard_normal(n_fits), every - mean, axes=1) / np.sqrt(n_fits - 1)
         value = statistic(counts, fit)
-        return None if value is None else mean + training + (value - every[fit])
+        return None if value is None else then(mean + training + (value - every[fit]))
 
-    return mean, paired_bootstrap(draw, n_rows, n_resamples, rng, level)
+    return then(mean), paired_bootstrap(draw, n_rows, n_resamples, rng, level)
 
 
 def wilson_interval(

@@ -62,6 +62,8 @@ def test_equal_fits_leave_the_interval_of_the_rows(rng):
     assert mean[0] == pytest.approx(values.sum())
     np.testing.assert_allclose([low[1], high[1]], [2 * low[0], 2 * high[0]])
     assert high[0] - low[0] == pytest.approx(one_high - one_low, rel=0.1)
+    doubled, ends = bootstrap_fits(lambda c, f: c @ values, 4, 100, 50, rng, then=lambda value: np.abs(2 * value))
+    assert doubled == pytest.approx(abs(2 * values.sum())) and ends[0] >= 0
     with pytest.raises(ValueError, match="n_fits is 1"):
         bootstrap_fits(lambda c, f: 0.0, 1, 3, 5, rng)
 

@@ -190,10 +190,12 @@ def test_a_learning_curve_rises_to_what_the_matrix_has():
     assert measured["n"].tolist() == [50, 100, 200, 400, 640] and measured["estimate"].is_monotonic_increasing
     limit = limits.loc["simulated A", "simulated A"]
     assert measured["estimate"].iloc[-1] == pytest.approx(limit, abs=0.08)
-    last = curve[(curve["n"] == 65_000)].set_index("form").loc["saturating"]
-    assert last["low"] - 0.02 < limit < last["high"] + 0.02
-    figure = curves.plot_learning_curves(curve.assign(source="simulated A"))
-    assert "65,000" in figure.get_suptitle()
+    last = curve[curve["form"] == "saturating"].iloc[-1]
+    assert 10_000 < last["n"] <= 30 * 640 and last["low"] - 0.02 < limit < last["high"] + 0.02
+    assert curve[["low", "high"]].abs().max(axis=None) <= 1
+    assert "rises to" in curves.plot_learning_curves(curve.assign(source="simulated A")).get_suptitle()
+    far = curve.assign(n=curve["n"].replace(last["n"], 65_000), source="simulated A")
+    assert "65,000" in curves.plot_learning_curves(far).get_suptitle()
 
 
 @given(st.integers(0, 1_000), st.integers(3, 60))
@@ -265,10 +267,10 @@ def test_figures_say_what_tables_hold():
     benchmark = BenchmarkTable(pd.DataFrame({"prompt": list("abcd")}), quality)
     names = ["MT-Bench", "MMLU", "GSM8K"]
     cells = pd.DataFrame({"tested_on": names, "learner": "ridge", "learned_from": "x", "estimate": 0.1, "low": 0.0})
-    curve = pd.DataFrame([("A", "saturating", 65_000, 0.3, 0.2, 0.4)])
+    curve = pd.DataFrame([("A", form, 65_000, 0.3, 0.2, 0.4) for form in curves.FORMS])
     curve.columns = ["source", "form", "n", "estimate", "low", "high"]
-    needed = curves.needed_correlations(cells.assign(high=0.2), curve, dict.fromkeys(names, benchmark), "A")
-    assert needed.groupby("name").size().tolist() == [3, 3, 3]
+    needed = curves.needed_correlations(cells.assign(high=0.2), curve, dict.fromkeys(names, benchmark), "A", 0.5)
+    assert needed.groupby("name").size().tolist() == [4, 4, 4] and needed["estimate"].iloc[3] == 0.6
     first = needed[needed["name"] == "MT-Bench"]["estimate"].iloc[0]
     assert first == pytest.approx(0.302 * np.sqrt(12) * 1.5 / np.std([0, 3, 0, 3]), rel=0.01)
     assert "of 3 benchmarks" in curves.plot_needed(needed).get_suptitle().replace("\n", " ")

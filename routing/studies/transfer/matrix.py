@@ -194,7 +194,7 @@ def transfer_matrix(
 def plot_matrix(table: pd.DataFrame) -> Figure:
     """Draw the correlations of `transfer_matrix`, one row per source learned from and learner; starred: not 0."""
     star = np.where((table["low"] > 0) | (table["high"] < 0), "*", "")
-    shown = table.assign(text=table["estimate"].map("{:.2f}".format) + star)
+    shown = table.assign(text=table["estimate"].map("{:z.2f}".format) + star)
     keys = ["learned_from", "learner"]
     columns = table["tested_on"].unique()
     order = pd.MultiIndex.from_product([table[key].unique() for key in keys])

@@ -25,7 +25,7 @@ from routing.studies.inputs import PAIR
 
 PRIOR = 0.1  # of leaderboards; so weak that only a model without a win or a loss is held
 LARGEST = (2_000, 4)  # prompts of a source, and battles of a prompt, that the matrix learns from
-SAMPLED = {"MMLU": 1_000, "GSM8K": 700}  # prompts
+SAMPLED = {"MMLU": 3_000, "GSM8K": 1_307}  # prompts
 GPT_4 = ("gpt-4-1106-preview", "gpt-4-0125-preview", "gpt-4-0314", "gpt-4-0613")
 PEOPLE = "Arena (people)"
 SIMULATED_PROMPTS = {"smoke": 120, "quick": 200}
