@@ -97,9 +97,9 @@ def test_a_number_without_a_source_or_with_another_value_is_found(tmp_path):
 def test_minutes_are_filled_into_the_last_cell_of_a_row(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "minutes.csv").write_text("notebook,minutes\n01,2.34\n02,10\n")
-    row = "| [01](notebooks/01_a.ipynb) | who? | {} |\n"
-    filled = readme.fill("<!--notebooks-->\n| a | b | c |\n" + row.format("?") + "<!--end-->\n", tmp_path)
-    assert filled == "<!--notebooks-->\n| a | b | c |\n" + row.format("2.3") + "<!--end-->\n"
+    rows = "| [01](notebooks/01_a.ipynb) | who? | {} |\n| [03](notebooks/03_b.ipynb) | why? | {} |\n"
+    filled = readme.fill("<!--notebooks-->\n| a | b | c |\n" + rows.format("?", "?") + "<!--end-->\n", tmp_path)
+    assert filled == "<!--notebooks-->\n| a | b | c |\n" + rows.format("2.3", "no full run yet") + "<!--end-->\n"
 
 
 def table_rows(text: str) -> list[list[list[str]]]:

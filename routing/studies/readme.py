@@ -65,7 +65,9 @@ def fill(text: str, folder: Path = FOLDER) -> str:
     """Return the text with every marked number, and the tables, as the CSVs have them."""
 
     def fill_minutes(row: re.Match) -> str:
-        return f"{row[1]}{look_up(f'tables/minutes.csv|notebook={row[2]}|minutes|.1f', folder)} |"
+        table = pd.read_csv(folder / "tables" / "minutes.csv", dtype={"notebook": "str"}).set_index("notebook")
+        minutes = table["minutes"].get(row[2])
+        return f"{row[1]}{'no full run yet' if minutes is None else format(minutes, '.1f')} |"
 
     text = NUMBER.sub(lambda match: f"{look_up(match['source'], folder)}<!--{match['source']}-->", text)
     text = NOTEBOOKS.sub(lambda match: MINUTES.sub(fill_minutes, match[0]), text)
