@@ -303,6 +303,8 @@ def test_a_run_that_is_stopped_ends_its_kernel_and_frees_its_folder(tmp_path, nu
     command = [sys.executable, "-m", "routing", "run", "--profile", "smoke", "--only", "1", "-p", "note", str(marker)]
     command += ["--notebooks", str(tmp_path / "nb"), "--output", str(output)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    # Tests started in the background, or by nohup, hand down that these signals are ignored, as a run would have it.
+    options["preexec_fn"] = lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGHUP)]
     with subprocess.Popen(command, **options) as process:
         deadline = time.monotonic() + 240  # a busy machine takes a minute to start a kernel
         while not (marker.exists() and marker.read_text()) and time.monotonic() < deadline:
