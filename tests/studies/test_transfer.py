@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 from routing.data.benchmarks import BenchmarkTable
 from routing.evaluation.call_curve import call_curve
 from routing.routers.base import BradleyTerryRouter
-from routing.studies.plotting import set_style
 from routing.studies.transfer import curves, judges
 from routing.studies.transfer.encoders import compare_encoders, recovered_area
 from routing.studies.transfer.matrix import (
@@ -45,14 +42,6 @@ BATTLES = pd.DataFrame(
     ],
     columns=["prompt", "model_a", "model_b", "winner"],
 )
-
-
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        set_style()
-        yield
-    plt.close("all")
 
 
 def matrix_of(shared: float, own: float, learners: list[str], n_prompts: int = 1_500, n_fits: int = 2):
