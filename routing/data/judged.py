@@ -181,7 +181,8 @@ def read_four_judges(path: Path | str | None = None, questions: Path | str | Non
 def read_arena33k(path: Path | str | None = None) -> pd.DataFrame:
     """Read 2,008 battles of 2023 judged by people, then those of them judged by GPT-4: the same two answers.
 
-    Rows of one question_id are one battle; `judge` is "human" or "gpt-4". Where GPT-4 failed there is no row of it.
+    `judge` is "human" or "gpt-4"; where GPT-4 failed there is no row of it. Rows of one question_id are one battle; 628
+    battles have none, and are identified by prompt and models.
     """
     file = find_file("arena33k_human_and_gpt4", path)
     judges = {HUMAN: "winner_human", "gpt-4": "winner_gpt4"}

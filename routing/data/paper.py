@@ -1,7 +1,7 @@
 """Readers of what profile ``paper`` takes beyond `full`: the judge's battles and the published embeddings.
 
-The owners' files could not be had where this was written: the formats are those of the Hugging Face pages, and tests
-read files made in these formats. Both are Parquet, which needs `pyarrow`.
+The owners' files could not be downloaded where this was written: the formats are those of the Hugging Face pages, and
+tests read files made in these formats. Both are Parquet, which needs `pyarrow`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ JUDGE_ROWS = 109_101
 EMBEDDING_WIDTH = 1_536  # text-embedding-3-small
 FEWEST_CHARACTERS = 16  # of a stripped first turn that was embedded
 DATASETS = ("arena55k_whole", "routellm", "gpt4_judge_battles")  # that the profile reads
-EMBEDDINGS = ("arena_battles_embeddings", "gpt4_judge_battles_embeddings")  # where asked
+EMBEDDINGS = ("arena_battles_embeddings", "gpt4_judge_battles_embeddings")  # read on request
 
 
 def _parts(dataset: str, path: Path | str | None) -> list[Path]:

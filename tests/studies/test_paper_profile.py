@@ -1,4 +1,4 @@
-"""Profile ``paper`` step by step on small files in the published formats: its own could not be had here."""
+"""Profile ``paper`` step by step on small files in the published formats: its own could not be downloaded here."""
 
 from __future__ import annotations
 
