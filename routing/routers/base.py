@@ -39,6 +39,8 @@ DESCRIPTION = {  # what ``router.json`` holds besides its checksum
     "bytes": dict[str, int],
 }
 ENCODER_SETTINGS = {"name": str, "max_length": int, "revision": str | None, "n_layers": int | None, "content": str}
+ENCODER_SETTINGS |= {"precision": str}
+UNTIL_NOW = "float32"  # precision of encoders in routers that name none
 RENAMED = {"held_out_share": "validation_share"}  # settings since version 2
 LARGEST_DESCRIPTION = 2**20  # bytes of ``router.json``
 ROUTERS = {  # the module of each class; some take seconds to import
@@ -274,6 +276,8 @@ def _checked_settings(make: type[Router], settings: dict[str, Any], path: Path) 
     hints = get_type_hints(make) | {"encoder": dict}
     known = {item.name: hints[item.name] for item in fields(make)}
     settings = {name if name in known else RENAMED.get(name, name): value for name, value in settings.items()}
+    if "encoder_precision" in known:
+        settings = {"encoder_precision": UNTIL_NOW} | settings
     settings.pop("accumulation", None)  # of trainings until version 0.2; it changes no answer
     for types, values in ((known, settings), (ENCODER_SETTINGS, settings.get("encoder", {}))):
         for name, value in values.items():
@@ -281,7 +285,8 @@ def _checked_settings(make: type[Router], settings: dict[str, Any], path: Path) 
                 raise ValueError(f"{path}: {name} = {value!r} is no setting of a {make.__name__}; train it again")
     if "encoder" not in settings:
         return settings
-    encoder = PromptEncoder(**{name: value for name, value in settings["encoder"].items() if name != "content"})
+    given = {"precision": UNTIL_NOW} | settings["encoder"]
+    encoder = PromptEncoder(**{name: value for name, value in given.items() if name != "content"})
     content, folder = settings["encoder"].get("content"), model_folder(encoder.name)
     if content is not None and folder is not None and encoder.content != content:
         raise ValueError(
@@ -360,6 +365,7 @@ class EmbeddingRouter(Router):
         if callable(encoder.name):
             raise ValueError("this router's encoder is a function, which cannot be saved; use a model's name")
         kept = {"max_length": encoder.max_length, "n_layers": encoder.n_layers, "content": encoder.content}
+        kept["precision"] = encoder.precision  # so that prompts are encoded as the battles were, anywhere
         return super()._settings() | {"encoder": kept | pin_model(encoder.name, encoder.content)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ class BertRouter(ClassifierRouter):
     3. the leaderboard is a fixed part of the rating, so that the transformer learns only what prompts change.
     """
 
+    encoder_precision: str = "auto"  # of the vectors with ``train="head"``, as in `PromptEncoder`
+
     def _load_backbone(self) -> nn.Module:
         if self.train == "head":  # `PromptEncoder` loads the model if it has to
             unused = nn.Module()
@@ -56,6 +59,13 @@ class BertRouter(ClassifierRouter):
         return functional.normalize(mean, dim=1) * states.shape[2] ** 0.5  # root mean square 1
 
     def _untrained_vectors(self, texts: Sequence[str]) -> torch.Tensor:
-        settings = {"device": self.device, "revision": self.revision, "n_layers": self.n_layers}
-        vectors = PromptEncoder(self.name, self.max_length, **settings).encode(texts)
+        vectors = self._encoder.encode(texts)
         return torch.from_numpy(vectors * np.float32(vectors.shape[1] ** 0.5))
+
+    @property
+    def _encoder(self) -> PromptEncoder:
+        settings = {"revision": self.revision, "n_layers": self.n_layers, "precision": self.encoder_precision}
+        return PromptEncoder(self.name, self.max_length, device=self.device, **settings)
+
+    def _settings(self) -> dict[str, Any]:
+        return super()._settings() | {"encoder_precision": self._encoder.precision}

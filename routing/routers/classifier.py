@@ -27,6 +27,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from routing.battles import canonical_order, encode_battles, number_texts, sum_outcomes
+from routing.devices import choose_device
 from routing.embeddings import (
     BUNDLED_MODEL,
     batches_to_read,
@@ -236,7 +237,8 @@ class ClassifierRouter(TrainingSettings, Router):
         seen, unseen = self._tokenize(learned.prompts), self._tokenize(validation.prompts)
         epochs = [training.batches_to_train(_lengths(seen), self.batch_size, rng) for _ in range(self.n_epochs)]
         order = list(itertools.chain.from_iterable(epochs))
-        fixed = batches_to_read(_lengths(unseen), self.batch_size, self.device.startswith("cpu"))
+        on_cpu = choose_device(self.device).startswith("cpu")
+        fixed = batches_to_read(_lengths(unseen), self.batch_size, on_cpu)
         batches = (
             Batches(learned, seen, order, self.pads_left),
             Batches(validation, unseen, fixed, self.pads_left),
@@ -257,14 +259,15 @@ class ClassifierRouter(TrainingSettings, Router):
     def _run(self, function: Callable[..., torch.Tensor], texts: Sequence[str]) -> torch.Tensor:
         """Return the result of the model, or of its `vectors`, for each text: (n_texts, n)."""
         use_one_thread_if_forked()
-        self.model.to(self.device).eval()
+        device = choose_device(self.device)
+        self.model.to(device).eval()
         tokens = self._tokenize(texts)
         parts: dict[int, torch.Tensor] = {}
         bar = tqdm(total=len(tokens), desc="encode prompts", unit="prompt", disable=None)
-        with torch.no_grad(), training.bfloat16_where_faster(self.device), bar:
-            for batch in batches_to_read(_lengths(tokens), INFERENCE_BATCH, self.device.startswith("cpu")):
+        with torch.no_grad(), training.bfloat16_where_faster(device), bar:
+            for batch in batches_to_read(_lengths(tokens), INFERENCE_BATCH, device.startswith("cpu")):
                 inputs = training.pad_rows([tokens[number] for number in batch], self.pads_left)
-                outputs = function(**{name: value.to(self.device) for name, value in inputs.items()})
+                outputs = function(**{name: value.to(device) for name, value in inputs.items()})
                 parts |= zip(batch.tolist(), outputs.float().cpu(), strict=True)
                 bar.update(len(batch))
         return torch.stack([parts[number] for number in range(len(tokens))])
@@ -288,7 +291,7 @@ class ClassifierRouter(TrainingSettings, Router):
         return self.leaderboard + outputs[:, self.model_tier]
 
     def _settings(self) -> dict[str, Any]:
-        return super()._settings() | pin_model(self.name, self.base_revision)
+        return super()._settings() | pin_model(self.name, self.base_revision) | {"device": "auto"}  # where it is loaded
 
     def _arrays(self) -> dict[str, np.ndarray]:
         names = "leaderboard model_tier output_offset learned_prompts curve n_trained"

@@ -46,6 +46,7 @@ from safetensors.torch import load_file
 from scipy.special import expit, logsumexp, softmax
 
 from routing.battles import validate_battles
+from routing.devices import choose_device
 from routing.embeddings import batches_to_read, loading, mend_surrogates, readable_beginning
 from routing.routers.base import Prompts, Router
 from routing.routers.sharing import fetch_files
@@ -183,10 +184,11 @@ class RouteLLMBertRouter(_PairRouter):
 
     n_strong_labels, n_tie_labels = 1, 1
 
-    def __init__(self, source: str | Path, pair: tuple[str, str] = PAIR, device: str = "cpu") -> None:
+    def __init__(self, source: str | Path, pair: tuple[str, str] = PAIR, device: str = "auto") -> None:
         super().__init__(pair)
         folder = _open(source, (*WEIGHTS, *TOKENIZER), "config.json")
-        self._model = _load_model("XLMRobertaForSequenceClassification", folder, torch.float32).to(device)
+        self._model = _load_model("XLMRobertaForSequenceClassification", folder, torch.float32)
+        self._model.to(choose_device(device))
         self._tokenizer = _load("AutoTokenizer", folder)
         if self._model.config.num_labels != 3:
             raise ValueError(f"{folder} has {self._model.config.num_labels} labels; RouteLLM's has 3")
@@ -221,10 +223,10 @@ class RouteLLMCausalRouter(_PairRouter):
     n_strong_labels = 3
 
     def __init__(
-        self, source: str | Path, tokenizer: str | Path, pair: tuple[str, str] = PAIR, device: str = "cuda"
+        self, source: str | Path, tokenizer: str | Path, pair: tuple[str, str] = PAIR, device: str = "auto"
     ) -> None:
         super().__init__(pair)
-        if device.startswith("cuda") and not torch.cuda.is_available():
+        if device == "auto" and choose_device() == "cpu":
             raise RuntimeError("torch sees no accelerator; device='cpu' takes 16 GB of memory and seconds per prompt")
         folder = _open(source, (*WEIGHTS, *MESSAGES), "config.json", *MESSAGES)
         self._system, self._question = ((folder / name).read_text(encoding="utf-8") for name in MESSAGES)
@@ -233,7 +235,8 @@ class RouteLLMCausalRouter(_PairRouter):
         self._tokenizer = _load("AutoTokenizer", _open(tokenizer, TOKENIZER, "tokenizer.json"))
         self._tokenizer.add_tokens(SCORES, special_tokens=True)
         self._first_score = len(self._tokenizer) - len(SCORES)
-        self._model = _load_model("LlamaForCausalLM", folder, torch.bfloat16).to(device)
+        self._model = _load_model("LlamaForCausalLM", folder, torch.bfloat16)
+        self._model.to(choose_device(device))
         n_rows, n_tokens = self._model.get_output_embeddings().weight.shape[0], len(self._tokenizer)
         if n_rows != n_tokens:
             raise ValueError(f"{folder} has {n_rows} token embeddings, {tokenizer} with five scores {n_tokens} tokens")

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
 from routing.battles import BattleCodes, number_texts
+from routing.devices import choose_device, processor_has_bfloat16
 from routing.files import lock_folder, write_json
 
 N_FOLDS = 5
@@ -209,8 +210,7 @@ class Batches:
 def bfloat16_where_faster(device: torch.device | str) -> torch.autocast:
     """Return a context that computes in bfloat16 on a device where this is faster than float32."""
     kind = torch.device(device).type
-    on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    faster = torch.cuda.is_bf16_supported() if kind == "cuda" else kind == "cpu" and on_cpu()
+    faster = torch.cuda.is_bf16_supported() if kind == "cuda" else kind == "cpu" and processor_has_bfloat16()
     return torch.autocast(kind, torch.bfloat16, enabled=faster)
 
 
@@ -253,7 +253,7 @@ class TrainingSettings:
     early_stopping: bool = True  # keep the best step on the validation battles; False: the last one, as RouteLLM does
     checkpoint_steps: int = 100  # between two validations, each of which leaves a checkpoint
     seed: int = 0
-    device: str = "cpu"  # as torch names it
+    device: str = "auto"  # as torch names it; "auto": as `choose_device`
 
     def __post_init__(self) -> None:
         for name in ("n_epochs", "batch_size", "checkpoint_steps", "learning_rate"):
@@ -324,7 +324,8 @@ class ModelTraining:
     def _prepare(self) -> None:
         """Make the optimizer, place it and the model on the device, and seed dropout."""
         settings, battles = self.settings, self.training.battles
-        self.accelerator = Accelerator(cpu=settings.device.startswith("cpu"), step_scheduler_with_optimizer=False)
+        on_cpu = choose_device(settings.device).startswith("cpu")
+        self.accelerator = Accelerator(cpu=on_cpu, step_scheduler_with_optimizer=False)
         self.n_steps = math.ceil(len(self.training.numbers) / self.accelerator.num_processes)  # of a batch per process
         self.battles_per_prompt = len(battles.outcome) / len(battles.prompts)
         self.log_nu = self.model.log_nu
@@ -344,7 +345,7 @@ class ModelTraining:
         """Return a hash of the training's first weights, batches and settings."""
         columns = [column.numpy() for column in self.training.battles[1:]]
         weights = [p.detach().cpu().numpy() for p in self.model.parameters() if p.requires_grad]
-        digest = hashlib.sha256(repr(self.settings).encode())
+        digest = hashlib.sha256(f"{self.settings} on {choose_device(self.settings.device)}".encode())
         for array in [*columns, *weights, *self.training.numbers]:
             digest.update(f"{array.shape}".encode() + array.tobytes())
         return digest.hexdigest()
@@ -407,8 +408,9 @@ class ModelTraining:
         with torch.no_grad():
             for number in range(len(self.validation.numbers)):
                 losses, battles = self.battle_losses(self.validation, number)
-                sums.append(torch.bincount(battles.prompt, losses.double(), minlength=len(battles.prompts)).cpu())
-                counts.append(torch.bincount(battles.prompt, minlength=len(battles.prompts)).cpu())
+                prompt, losses = battles.prompt.cpu(), losses.cpu().double()  # MPS has no double precision
+                sums.append(torch.bincount(prompt, losses, minlength=len(battles.prompts)))
+                counts.append(torch.bincount(prompt, minlength=len(battles.prompts)))
         self.model.train()
         return torch.cat(sums), torch.cat(counts)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 import routing
+from routing.devices import describe_device, processor_has_bfloat16
 from routing.files import hash_file, hash_table, write_json
 
 Literal = bool | int | float | str  # what a notebook's parameter may be
@@ -78,9 +79,9 @@ def count_cpus() -> int:
 def describe_environment() -> dict[str, object]:
     """Return code, versions and machine, as every manifest records them."""
     versions = {"python": platform.python_version(), "routing": routing.__version__}
-    torch = sys.modules.get("torch")  # a process that never imported it has used no accelerator
-    device = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else "cpu"
+    device = describe_device() if "torch" in sys.modules else "cpu"  # without it no accelerator was used
     machine = {"platform": f"{platform.system()} {platform.machine()}", "cpu_count": count_cpus(), "device": device}
+    machine["bfloat16"] = processor_has_bfloat16()
     versions |= {name: metadata.version(name) for name in PACKAGES}
     return {**describe_code(), "package_sha256": hash_package(), "versions": versions, "machine": machine}
 
