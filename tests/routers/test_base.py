@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routing.battles import encode_battles, swap_battles
-from routing.embeddings import PromptEncoder, hash_folder
+from routing.embeddings import BUNDLED_MODEL, PromptEncoder, hash_folder
 from routing.evaluation.calibration import outcome_log_loss
 from routing.files import hash_file
 from routing.ratings.ties import outcome_probability
@@ -468,4 +468,13 @@ def test_a_router_saved_by_an_earlier_version_gives_the_same_ratings(kind):
 
 def test_settings_that_an_earlier_version_named_otherwise_are_known():
     saved = {"held_out_share": 0.2, "accumulation": 2}
-    assert base._checked_settings(BertRouter, saved, Path()) == {"validation_share": 0.2}
+    known = {"validation_share": 0.2, "encoder_precision": "float32"}
+    assert base._checked_settings(BertRouter, saved, Path()) == known
+
+
+def test_a_saved_router_keeps_the_precision_of_its_vectors():
+    saved = [{"encoder": {"name": BUNDLED_MODEL} | given} for given in ({"precision": "bfloat16"}, {})]
+    encoders = [base._checked_settings(SimilarityRouter, some, Path())["encoder"] for some in saved]
+    assert [encoder.precision for encoder in encoders] == ["bfloat16", "float32"]
+    router = SimilarityRouter(encoder=PromptEncoder(precision="bfloat16", cache=False))
+    assert router._settings()["encoder"]["precision"] == "bfloat16"
