@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 
@@ -29,6 +30,10 @@ from routing.embeddings import PromptEncoder
 from routing.ratings.bradley_terry import join_resamples, prepare_resampling, resample_ratings
 
 OUTCOMES = ("wins", "ties", "losses")
+MOST_TASKS = 500  # of a count: of more shards than that a task reads several, as a task costs more than a small shard
+ROWS_AT_ONCE = 100_000  # of small shards that are counted together
+PATIENCE_S = 600.0  # that a wait lasts without progress
+CHECK_S = 2.0  # between two looks at the cluster
 VECTOR_LIST = pd.ArrowDtype(pa.list_(pa.float32()))
 # A worker that is started again on a busy machine takes its time; by default a local cluster drops it after 15 s.
 PATIENT = {"distributed.deploy.lost-worker-timeout": "10 minutes"}
@@ -127,6 +132,24 @@ def tabulate_partition(battles: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table | {name: c.astype(np.int64) for name, c in zip(OUTCOMES, columns, strict=True)})
 
 
+def tabulate_shards(shards: Sequence[str], tabulate: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """Count the pairs of several shards as `tabulate_partition` does of one; small ones are counted together."""
+    tables, frames = [], []
+    for number, shard in enumerate(shards, start=1):
+        frames.append(read_shard(shard, NAME_COLUMNS))
+        if number == len(shards) or sum(map(len, frames)) >= ROWS_AT_ONCE:
+            tables.append(_tabulate_together(frames, tabulate))
+            frames = []
+    return tables[0] if len(tables) == 1 else pd.concat(tables).groupby(list(PAIR_COLUMNS), as_index=False).sum()
+
+
+def _tabulate_together(frames: list[pd.DataFrame], tabulate: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    if len(frames) > 1 and all({*NAME_COLUMNS} <= {*frame.columns} for frame in frames):
+        with suppress(ValueError):  # which of them is wrong is said below
+            return tabulate(pd.concat(frames, ignore_index=True))
+    return pd.concat([tabulate(frame) for frame in frames]).groupby(list(PAIR_COLUMNS), as_index=False).sum()
+
+
 def untabulate(table: pd.DataFrame) -> PairCounts:
     """Return the pair counts that a table as of `tabulate_partition` holds; ValueError where it holds none."""
     if len(table) == 0:
@@ -145,33 +168,41 @@ def count_battles(battles: dd.DataFrame | str, client: Client) -> PairCounts:
     """Count the pairs of sharded battles (or of the shards at an address), equal to `count_pairs` on all at once.
 
     One pass: each shard is counted where it is read, and tables of pairs, whose size does not grow with the number of
-    battles, are added up in a tree on the workers. A worker holds as many shards at a time as it has threads.
+    battles, are added up in a tree on the workers. A worker holds as many shards at a time as it has threads. From an
+    address of more than `MOST_TASKS` shards, a task reads several, one after the other.
 
     Raises
     ------
     ValueError
         As `count_pairs` and `read_shard`, naming the shard: all shards are counted, or none.
     RuntimeError
-        A shard that killed several workers.
+        A shard that killed several workers, or no progress as in `wait_for`.
     """
-    shards = []
+    shards: list[list[str]] = []
     if isinstance(battles, str):
-        shards = find_shards(battles)
-        battles = read_battles(battles, NAME_COLUMNS)
-    tables = battles.map_partitions(tabulate_partition, meta=PAIR_TABLE, enforce_metadata=False)
+        found = find_shards(battles)
+        size = -(-len(found) // MOST_TASKS)
+        shards = [found[begin : begin + size] for begin in range(0, len(found), size)]
+        options = {"meta": PAIR_TABLE, "enforce_metadata": False, "label": "read-shard"}
+        tables = dd.from_map(tabulate_shards, shards, tabulate=tabulate_partition, **options)
+    else:
+        tables = battles.map_partitions(tabulate_partition, meta=PAIR_TABLE, enforce_metadata=False)
     total = tables.groupby(list(PAIR_COLUMNS), sort=True).sum(split_every=8).optimize()
-    tasks = [key for key in total.__dask_graph__() if key[0].startswith("read-")]  # (name, number of the shard)
-    read = {key: shards[key[1]] for key in tasks if shards}
+    tasks = [key for key in total.__dask_graph__() if key[0].startswith("read-")]  # (name, number of the task)
+    read = {key: " or ".join(shards[key[1]]) for key in tasks if shards}
     return untabulate(gather(client, client.compute(total), read).reset_index())
 
 
 def gather(client: Client, futures, shards: Mapping[tuple[str, int], str] | None = None):
     """Return the results of futures, or cancel them all and raise the first error. `shards`: what a task reads, by key.
 
+    RuntimeError where the cluster makes no progress, as in `wait_for`.
+
     A task that was lost with one worker after another is a RuntimeError. A worker holds several tasks, and which of
     them killed it nobody knows: the message names every shard that was lost so often.
     """
     try:
+        wait_for(client, futures)
         return client.gather(futures)
     except BaseException as error:
         reason = _explain_lost(client, error, shards or {}) if isinstance(error, KilledWorker) else None
@@ -180,6 +211,49 @@ def gather(client: Client, futures, shards: Mapping[tuple[str, int], str] | None
         if reason:
             raise reason from error
         raise
+
+
+def wait_for(client: Client, futures: Future | list[Future]) -> None:
+    """Wait until futures are done or one of them has failed.
+
+    RuntimeError: for `PATIENCE_S` no task began or ended, and the workers that have tasks are paused, as Dask pauses
+    those whose memory is near its limit, or there is none. It names them, their memory and their limit.
+    """
+    pending, progress, since = futures if isinstance(futures, list) else [futures], None, time.monotonic()
+    while pending:
+        with suppress(TimeoutError):
+            wait(pending, timeout=CHECK_S)
+        if any(future.status not in ("pending", "finished") for future in pending):
+            return
+        pending = [future for future in pending if future.status == "pending"]
+        if not pending:
+            return
+        state = client.run_on_scheduler(  # a lambda goes by value: the scheduler's machine may lack this package
+            lambda dask_scheduler: (
+                dask_scheduler.transition_counter,
+                [
+                    (worker.address, worker.status.name, worker.metrics.get("memory", 0), worker.memory_limit)
+                    for worker in dask_scheduler.workers.values()
+                    if worker.processing or worker.status.name == "paused"
+                ],
+                len(dask_scheduler.workers),
+            )
+        )
+        if state[0] != progress or any(status != "paused" for _, status, *_ in state[1]):
+            progress, since = state[0], time.monotonic()
+        elif time.monotonic() - since >= PATIENCE_S:
+            raise RuntimeError(_explain_stall(*state[1:]))
+
+
+def _explain_stall(paused: list[tuple[str, str, int, int]], n_workers: int) -> str:
+    if not paused:
+        why = "no task can run, as it has no worker" if not n_workers else f"none of its {n_workers} workers has a task"
+        return f"the cluster made no progress for {PATIENCE_S:g} s: {why}; start workers, or restart the cluster"
+    named = ", ".join(f"{address} ({used / 1e6:,.0f} of {limit / 1e6:,.0f} MB)" for address, _, used, limit in paused)
+    return (
+        f"the cluster made no progress for {PATIENCE_S:g} s: it paused workers whose memory is near its limit: {named}."
+        " Raise memory_limit, use fewer threads or processes on each machine, or cut the battles into smaller shards"
+    )
 
 
 def _explain_lost(client: Client, error: KilledWorker, shards: Mapping[tuple[str, int], str]) -> RuntimeError:
@@ -212,7 +286,7 @@ def bootstrap_on_cluster(
     blocks = resampling.blocks(n_resamples, rng)
     shared = client.submit(pickle.loads, pickle.dumps(resampling))  # sent once per worker, not once per block
     futures = [client.submit(resample_ratings, shared, *block) for block in blocks]
-    wait(futures)
+    wait_for(client, futures)
     return join_resamples(resampling, blocks, [gather(client, future) for future in futures])
 
 
@@ -238,5 +312,5 @@ def encode_battles_on_cluster(battles: dd.DataFrame, encoder: PromptEncoder, cli
     """
     pickled = cloudpickle.dumps(encoder)
     futures = client.compute([dask.delayed(encode_partition)(part, pickled) for part in battles.to_delayed()])
-    wait(futures)
+    wait_for(client, futures)
     return futures

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask.dataframe as dd
 import numpy as np
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from routing.battles import PAIR_COLUMNS, PairCounts, count_pairs
 from routing.cluster.counts import (
+    PATIENCE_S,
     bootstrap_on_cluster,
     count_battles,
     encode_battles_on_cluster,
@@ -30,6 +32,7 @@ from routing.cluster.counts import (
     read_shard,
     tabulate_partition,
     untabulate,
+    wait_for,
 )
 from routing.data.tables import NAME_COLUMNS, read_table
 from routing.embeddings import PromptEncoder
@@ -314,6 +317,69 @@ def test_a_shard_that_kills_every_worker_is_named(client, shards, monkeypatch):
     named = re.fullmatch(r"shard (.*) killed 1 worker\(s\), .*", str(caught.value))[1].split(" or ")
     assert str(shards / "4.csv.gz") in named
     assert len(named) < len(list(shards.iterdir()))
+
+
+def test_of_many_shards_a_task_reads_several(client, shards, battles, monkeypatch):
+    monkeypatch.setattr("routing.cluster.counts.MOST_TASKS", 2)
+    assert_equal_counts(count_battles(str(shards), client), count_pairs(battles))
+    (shards / "3.csv").write_text("model_a,model_b,winner\nant,bee,model_a\nant,bee,nobody\n")
+    with pytest.raises(ValueError, match=f"^shard {shards / '3.csv'}: .*nobody"):
+        count_battles(str(shards), client)
+    (shards / "3.csv").write_text("model_a,model_b\n")
+    with pytest.raises(ValueError, match=f"^shard {shards / '3.csv'}: .*winner"):
+        count_battles(str(shards), client)
+
+
+class StalledCluster:
+    """A client of a cluster whose scheduler reports the same at every look, and a future of it that never ends."""
+
+    status = "pending"
+
+    def __init__(self, *workers: SimpleNamespace) -> None:
+        self.scheduler = SimpleNamespace(transition_counter=7, workers={w.address: w for w in workers})
+        self.cancelled = False
+
+    def run_on_scheduler(self, look):
+        return look(self.scheduler)
+
+    def cancel(self, futures) -> None:
+        self.cancelled = True
+
+
+def worker(number: int, status: str, tasks: int) -> SimpleNamespace:
+    state = SimpleNamespace(name=status)
+    room = {"metrics": {"memory": 950_000_000}, "memory_limit": 1_000_000_000}
+    return SimpleNamespace(address=f"tcp://worker-{number}", status=state, processing=range(tasks), **room)
+
+
+def test_a_wait_without_progress_ends_and_names_the_paused_workers(monkeypatch):
+    def pass_time(futures, timeout: float) -> None:
+        clock[0] += timeout
+        raise TimeoutError
+
+    clock = [0.0]
+    monkeypatch.setattr("routing.cluster.counts.wait", pass_time)
+    monkeypatch.setattr("routing.cluster.counts.time.monotonic", lambda: clock[0])
+    stalled = StalledCluster(worker(1, "running", 0), worker(2, "paused", 3))
+    with pytest.raises(RuntimeError, match=r"600 s.*tcp://worker-2 \(950 of 1,000 MB\).*memory_limit") as caught:
+        gather(stalled, stalled)
+    assert stalled.cancelled and "worker-1" not in str(caught.value)
+    assert PATIENCE_S <= clock[0] < PATIENCE_S + 10
+    with pytest.raises(RuntimeError, match="no worker"):
+        gather(StalledCluster(), stalled)
+
+
+def test_a_long_task_is_waited_for(monkeypatch):
+    def pass_time(futures, timeout: float) -> None:
+        clock[0] += timeout
+        busy.status = "pending" if clock[0] < 10 * PATIENCE_S else "finished"
+        raise TimeoutError
+
+    clock, busy = [0.0], StalledCluster(worker(1, "running", 1))
+    monkeypatch.setattr("routing.cluster.counts.wait", pass_time)
+    monkeypatch.setattr("routing.cluster.counts.time.monotonic", lambda: clock[0])
+    wait_for(busy, busy)
+    assert clock[0] >= 10 * PATIENCE_S
 
 
 def hold_until(battles: pd.DataFrame, marker: str) -> pd.DataFrame:

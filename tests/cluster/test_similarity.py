@@ -139,8 +139,9 @@ def test_a_new_client_finds_the_shards_that_were_published(cluster, client, batt
 
 
 def test_a_worker_short_of_memory_keeps_shards_on_disk(battles, queries, expected):
-    room = {"distributed.worker.memory.target": 0.00005, "distributed.worker.memory.spill": False}  # of 1 GB: 50 kB
-    options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": "1GB", "dashboard_address": "127.0.0.1:0"}
+    # A target of 50 kB, and a limit that the process itself stays far below, as Dask would pause it.
+    room = {"distributed.worker.memory.target": 0.0000125, "distributed.worker.memory.spill": False}
+    options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": "4GB", "dashboard_address": "127.0.0.1:0"}
     with dask.config.set(PATIENT | QUICK_START | room), LocalCluster(**options) as small, Client(small) as client:
         router = ShardedSimilarityRouter(n_tiers=4, encoder=ENCODER)
         ratings = router.fit(dd.from_pandas(battles, npartitions=6), client=client).ratings(queries)
