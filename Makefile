@@ -11,8 +11,7 @@ setup: .venv/.ready
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("routing needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --editable .
 	@touch $@
 
 reproduce: setup
@@ -52,7 +51,7 @@ lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 '.[notebooks,test,lora,scale]'
-	.venv-lock/bin/python -m pip freeze --exclude routing | sed 's/+cpu$$//' > requirements.lock
+	.venv-lock/bin/python -m pip freeze --all --exclude pip --exclude routing | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
 
 clean:

