@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel
 
 from routing.embeddings import PromptEncoder, keep_layers, readable_beginning
 from routing.routers.classifier import ClassifierRouter, load_pretrained
@@ -37,6 +36,8 @@ class BertRouter(ClassifierRouter):
     encoder_precision: str = "auto"  # of the vectors with ``train="head"``, as in `PromptEncoder`
 
     def _load_backbone(self) -> nn.Module:
+        from transformers import AutoConfig, AutoModel
+
         if self.train == "head":  # `PromptEncoder` loads the model if it has to
             unused = nn.Module()
             unused.config = load_pretrained(AutoConfig, self.name, self.revision)

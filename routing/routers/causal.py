@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from routing.embeddings import keep_layers, readable_beginning
 from routing.routers.classifier import ClassifierRouter, load_pretrained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -57,6 +60,8 @@ class CausalLMRouter(ClassifierRouter):
         return [f"[[tier {number}]]" for number in range(self._n_outputs)]
 
     def _load_backbone(self) -> PreTrainedModel:
+        from transformers import AddedToken, AutoConfig, AutoModelForCausalLM
+
         config = load_pretrained(AutoConfig, self.name, self.revision)
         decoder = {"is_decoder": True} if hasattr(config, "is_decoder") else {}  # makes a BERT causal
         whole = load_pretrained(AutoModelForCausalLM, self.name, self.revision, dtype=torch.float32, **decoder)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,6 @@ import safetensors.torch
 import torch
 from torch import nn
 from tqdm import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from routing.battles import canonical_order, encode_battles, number_texts, sum_outcomes
 from routing.devices import choose_device
@@ -42,6 +41,9 @@ from routing.ratings.bradley_terry import fit_bradley_terry, rating_tiers
 from routing.routers import training
 from routing.routers.base import Prompts, Router, check_texts, hash_texts
 from routing.routers.training import Batches, BattlesByPrompt, ModelTraining, RatingModel, TrainingSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TRAINED_PARTS = ("head", "last_layer", "all")
 LOSSES = {"davidson": training.davidson_losses, "half": training.score_losses}
@@ -113,6 +115,8 @@ class ClassifierRouter(TrainingSettings, Router):
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer  # takes seconds, and a trained head on cached vectors does without
+
         return load_pretrained(AutoTokenizer, self.name, self.revision)
 
     @cached_property

@@ -22,12 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import get_linear_schedule_with_warmup
 
 from routing.battles import BattleCodes, number_texts
 from routing.devices import choose_device, processor_has_bfloat16
@@ -323,6 +321,9 @@ class ModelTraining:
 
     def _prepare(self) -> None:
         """Make the optimizer, place it and the model on the device, and seed dropout."""
+        from accelerate import Accelerator  # both take seconds, and a fitted router does without
+        from transformers import get_linear_schedule_with_warmup
+
         settings, battles = self.settings, self.training.battles
         on_cpu = choose_device(settings.device).startswith("cpu")
         self.accelerator = Accelerator(cpu=on_cpu, step_scheduler_with_optimizer=False)
