@@ -179,6 +179,8 @@ def model_folder(name: str | Path) -> Path | None:
 
 def model_revision(name: str | Path, revision: str | None = None) -> str:
     """Return what identifies a model's weights: the hash of its folder's files, or its commit on the hub."""
+    if name == BUNDLED_MODEL:
+        return _hash_bundled_model()
     if (folder := model_folder(name)) is not None:
         return hash_folder(folder)
     from huggingface_hub import errors, resolve_revision  # only a hub model needs it
@@ -215,6 +217,12 @@ def hash_folder(folder: Path) -> str:
     for name in sorted(name for name in files if not name.startswith(".")):
         digest.update(f"{name}\0{hash_file(files[name])}\n".encode())
     return digest.hexdigest()
+
+
+@cache
+def _hash_bundled_model() -> str:
+    """Return `hash_folder` of the bundled weights: once in a process, since 90 MB take a tenth of a second."""
+    return hash_folder(bundled_model_folder())
 
 
 @cache
@@ -427,7 +435,7 @@ class PromptEncoder:
         """What identifies the weights: `model_revision`, or the revision of a function."""
         if callable(self.name):
             return self.revision
-        return model_revision(self._folder or self._repository, self.revision)
+        return model_revision(self._repository if self._folder is None else self.name, self.revision)
 
     @property
     def _label(self) -> str:
