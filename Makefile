@@ -3,6 +3,8 @@
 #   make test        set-up, then all tests
 PYTHON ?= python3
 RUN = .venv/bin/python -m routing
+# Dozens of processes import the package: where this is set, each would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup reproduce reproduce-full test test-litellm lint lock bench clean
 

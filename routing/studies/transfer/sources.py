@@ -28,7 +28,7 @@ LARGEST = (2_000, 4)  # prompts of a source, and battles of a prompt, that the m
 SAMPLED = {"MMLU": 3_000, "GSM8K": 1_307}  # prompts
 GPT_4 = ("gpt-4-1106-preview", "gpt-4-0125-preview", "gpt-4-0314", "gpt-4-0613")
 PEOPLE = "Arena (people)"
-SIMULATED_PROMPTS = {"smoke": 120, "quick": 200}
+SIMULATED_PROMPTS = {"smoke": 60, "quick": 120}
 DATASETS = ("arena55k", "arena55k_more", "alpaca_eval", "elobench_gpt4_battles", "arena_hard_v01", "oasst_gpt4_pairs",
             "arena33k_human_and_gpt4", "arena_bench_v1", "routellm")  # fmt: skip
 
