@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,14 +51,107 @@ def test_gains_are_over_the_leaderboard_and_the_truth_is_there_where_known(study
     assert losses["estimate"].idxmax() == "the truth"
 
 
+def contenders_of(study, vectors) -> dict[str, routers.Contender]:
+    held_out_vectors = encode(study.held_out["prompt"].tolist())
+    made = {"paper's": SimilarityRouter(n_tiers=3), "sharp": SimilarityRouter(1_000, None, 1.0)}
+    return {
+        name: routers.Contender(r.fit(study.battles, vectors), vectors, held_out_vectors) for name, r in made.items()
+    }
+
+
+def test_intervals_over_prompts_are_those_of_resampled_prompts(study):
+    """All battles of a prompt are drawn together: equal battles on few prompts give wide intervals."""
+    prompts = study.held_out["prompt"].drop_duplicates().to_numpy()
+    few = replace(study, arena=None, held_out=study.held_out.assign(prompt=np.resize(prompts[:4], 200)))
+    many = replace(few, held_out=few.held_out.assign(prompt=[f"prompt {n}" for n in range(200)]))
+    winner = np.eye(3)[encode_battles(study.held_out).outcome]
+    says = np.where(np.arange(200)[:, None] % 4 < 2, 0.2 / 3 + 0.8 * winner, 1 / 3)  # good on two of the four prompts
+    tables = [routers.compare_on_held_out(s, {"x": says}).set_index("name").loc["x"] for s in (few, many)]
+    widths = [table["high"] - table["low"] for table in tables]
+    assert tables[0]["estimate"] == tables[1]["estimate"] and tables[0]["covers"] == routers.PROMPTS
+    assert widths[0] > 2 * widths[1]
+
+
+def test_training_widens_intervals_and_moves_no_estimate(study):
+    says = {"x": np.full((200, 3), 1 / 3)}
+    every = ["Bradley-Terry", "x", "the truth"]
+    spread = pd.DataFrame([[0.0, 5.0, 0.1], [0.0, 6.0, 0.1], [0.0, 4.0, 0.1]], columns=every)  # x: s.d. 1
+    plain, wide = (routers.compare_on_held_out(study, says, part).set_index("name") for part in (None, spread))
+    assert (plain["estimate"] == wide["estimate"]).all() and set(wide["covers"]) == {routers.TRAINING}
+    width = (wide["high"] - wide["low"]).loc["x"]
+    assert 3.2 < width < 4.8  # 2 x 1.96, and little of the prompts
+    truth = [table.loc["the truth", ["low", "high"]].astype(float) for table in (plain, wide)]
+    assert abs(truth[0] - truth[1]).max() < 0.02
+    with pytest.raises(KeyError, match="x"):
+        routers.compare_on_held_out(study, says, spread.drop(columns="x"))
+
+
+def test_refits_see_the_same_resampled_battles_and_every_model(study, vectors):
+    contenders = contenders_of(study, vectors)
+    contenders["twice"] = contenders["paper's"]
+    gains = routers.refit_gains(study, contenders, 3, np.random.default_rng(1))
+    assert list(gains) == ["Bradley-Terry", "paper's", "sharp", "twice", "the truth"] and len(gains) == 3
+    assert (gains["Bradley-Terry"] == 0).all() and (gains["twice"] == gains["paper's"]).all()
+    assert gains["sharp"].nunique() == 3 and gains["the truth"].nunique() == 3
+    table = routers.compare_contenders(study, contenders_of(study, vectors), 2, 0).set_index("name")
+    assert (table["low"] <= table["estimate"]).all() and (table["estimate"] <= table["high"]).all()
+    assert table.loc["Bradley-Terry", ["estimate", "low", "high"]].tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"), [(0.1, 0.3, "beats"), (-0.3, -0.1, "worse"), (-1, 1, "not significantly")]
+    ("low", "high", "covers", "verdict"),
+    [
+        (0.1, 0.3, routers.TRAINING, "significantly beats"),
+        (-0.3, -0.1, routers.TRAINING, "significantly worse"),
+        (-1, 1, routers.TRAINING, "not significantly"),
+        (0.1, 0.3, routers.PROMPTS, "better than"),
+        (-0.3, -0.1, routers.PROMPTS, "worse than"),
+        (-1, 1, routers.PROMPTS, "not clearly"),
+    ],
 )
-def test_the_verdict_on_a_gain_follows_from_its_interval(low, high, verdict):
-    rows = [("Bradley-Terry", 0.0, 0.0, 0.0), ("x", (low + high) / 2, low, high)]
-    figure = routers.plot_gains(pd.DataFrame(rows, columns=["name", "estimate", "low", "high"]), "x")
-    assert verdict in title(figure)
+def test_the_verdict_on_a_gain_follows_from_its_interval_and_what_that_covers(low, high, covers, verdict):
+    rows = [("Bradley-Terry", 0.0, 0.0, 0.0, covers), ("x", (low + high) / 2, low, high, covers)]
+    losses = pd.DataFrame(rows, columns=["name", "estimate", "low", "high", "covers"])
+    figure = routers.plot_gains(losses, "x")
+    assert verdict in title(figure) and ("significantly" in title(figure)) == (covers == routers.TRAINING)
+    assert covers in figure.axes[0].get_xlabel()
+    assert f"{covers} {low:+.4f} to {high:+.4f}" in routers.describe_gain(losses, "x")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["x"]
+
+
+def test_all_components_keep_every_cosine_and_the_first_keep_most(study, vectors):
+    others = encode(study.held_out["prompt"].tolist())
+    projected, asked = routers.project_vectors(vectors, others, vectors.shape[1])
+    np.testing.assert_allclose(projected @ asked.T, vectors @ others.T, atol=1e-12)
+    fewer, _ = routers.project_vectors(vectors, others, 2)
+    assert fewer.shape == (600, 2)
+    np.testing.assert_allclose(np.linalg.norm(fewer, axis=1), 1)
+    plane = np.random.default_rng(0).standard_normal((50, 2)) @ np.eye(5)[:2]  # of rank 2
+    plane = plane / np.linalg.norm(plane, axis=1, keepdims=True)
+    kept, _ = routers.project_vectors(plane, plane, 2)
+    np.testing.assert_allclose(kept @ kept.T, plane @ plane.T, atol=1e-12)
+
+
+def test_widths_are_compared_by_one_router(study, vectors):
+    embeddings = {
+        "letters": (np.tile(vectors, 5) / 5**0.5, np.tile(encode(study.held_out["prompt"].tolist()), 5) / 5**0.5)
+    }
+    table = routers.compare_widths(study, embeddings, SimilarityRouter(n_tiers=3), "smoke", 0)
+    assert table["name"].tolist() == ["letters, 32 of 45 components", "letters, all 45 numbers"]
+    assert table["width"].tolist() == [32, 45]
+    assert np.ptp(table["estimate"]) < 1e-6  # the rank is 9
+    assert "From 32 to 45 numbers" in title(routers.plot_widths(table)) and "0.0000" in title(
+        routers.plot_widths(table)
+    )
+
+
+def test_the_examples_by_hand():
+    table, p_a = routers.weigh_by_hand()
+    np.testing.assert_allclose(table["weight"], [1, 10**-0.4, 0.1], rtol=1e-6)
+    assert p_a == pytest.approx(1.1 / (1.1 + 10**-0.4), abs=1e-6)
+    router = routers.multiply_by_hand(np.ones(2), np.eye(2), np.array([[0.7, -0.3], [-0.3, 0.7]]))
+    p = router.win_probability(np.eye(2), "model 1", "model 2")
+    np.testing.assert_allclose(p, [1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))])
 
 
 def test_neighbours_are_the_prompts_of_largest_weight(study, vectors):
