@@ -133,9 +133,14 @@ def describe_gain(losses: pd.DataFrame, router: str) -> str:
 
 def plot_gains(losses: pd.DataFrame, router: str) -> Figure:
     """Draw the gains of `compare_on_held_out`; the title is about the row `router`, the label says what is covered."""
-    row, title = _judge_gain(losses, router)
-    shown = losses[losses["name"] != LEADERBOARD]
-    return plot_rows(shown, f"gain over the leaderboard (nats per battle, {row['covers']})", title, reference=0.0)
+    _, title = _judge_gain(losses, router)
+    return _draw_gains(losses[losses["name"] != LEADERBOARD], title)
+
+
+def _draw_gains(losses: pd.DataFrame, title: str) -> Figure:
+    label = f"gain over the leaderboard (nats per battle)\n{losses['covers'].iloc[0]}"
+    shown = losses.assign(text=losses["estimate"].map("{:+.4f}".format))
+    return plot_rows(shown, label, title, reference=0.0)
 
 
 def embed_study(study: Study, profile: str) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
@@ -187,7 +192,7 @@ def plot_widths(table: pd.DataFrame) -> Figure:
     """Draw the gains of `compare_widths`."""
     change, least, most = np.ptp(table["estimate"]), table["width"].min(), table["width"].max()
     title = f"From {least} to {most} numbers per prompt, the gain changes by at most {change:.4f} nats per battle"
-    return plot_rows(table, f"gain over the leaderboard (nats per battle, {TRAINING})", title, reference=0.0)
+    return _draw_gains(table, title)
 
 
 def weigh_by_hand() -> tuple[pd.DataFrame, float]:
