@@ -216,9 +216,11 @@ def test_figures_of_swaps_say_what_their_tables_hold():
     draws = pd.DataFrame({"kind": "RouteLLM", "definition": "half", "changed": [0.02, 0.1, 0.04]})
     assert "median of 4.0 %" in title(plot_draws(draws, 0.078))
     assert [text.get_text() for text in plot_draws(draws, 0.078).axes[0].texts] == ["", "", "", "4.0"]
-    assert "published: 7.8%" in [text.get_text() for text in plot_draws(draws, 0.078).legends[0].get_texts()]
+    assert "one earlier draw: 7.8%" in [text.get_text() for text in plot_draws(draws, 0.078).legends[0].get_texts()]
     bias = intervals(router=["RouteLLM"] * 2 + ["fixed"] * 2, share=[0.0, 0.5] * 2, estimate=[0, -0.2, 0, 0.01])
-    assert title(plot_bias(bias)).endswith("-0.200")
+    figure = plot_bias(bias, {"these battles": 0.1, "all votes": 0.25})
+    assert title(figure).endswith("-0.100") and "in all votes" in title(figure)  # between the points at 0 and 0.5
+    assert {"these battles: 10%", "all votes: 25%"} <= {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_consequences_of_rows_and_of_a_swapped_pair_are_told_apart():

@@ -216,15 +216,15 @@ def draw_decisions(
     return pd.DataFrame(rows, columns=["kind", "definition", "changed"])
 
 
-def plot_draws(table: pd.DataFrame, published: float | None = None) -> Figure:
-    """Draw each draw of `draw_decisions` and their median; `published` is a share to compare with."""
+def plot_draws(table: pd.DataFrame, earlier: float | None = None) -> Figure:
+    """Draw each draw of `draw_decisions` and their median; `earlier` is a share on one other draw."""
     drawn = pd.DataFrame({"name": table["kind"] + ", " + table["definition"], "estimate": 100 * table["changed"]})
     medians = drawn.groupby("name", sort=False).median().reset_index()
     medians = medians.assign(mark="median", text=medians["estimate"].map("{:.1f}".format))
     middle = medians["text"].iloc[0]
     title = f"On other draws of battles and prompts a median of {middle} % of RouteLLM's decisions change"
     styles = {"one draw": {"color": "C0", "marker": "|"}, "median": {"color": "C3", "marker": "D"}}
-    reference = None if published is None else {f"published: {published:.1%}": 100 * published}
+    reference = None if earlier is None else {f"one earlier draw: {earlier:.1%}": 100 * earlier}
     shown = pd.concat([drawn.assign(mark="one draw", text=""), medians])
     return plot_rows(shown, "decisions changed (%)", title, group="mark", styles=styles, reference=reference)
 
@@ -325,13 +325,21 @@ def same_tier_bias(
     return mean_interval(drawn.groupby(["router", "share"], sort=False)["error"]).reset_index()
 
 
-def plot_bias(table: pd.DataFrame) -> Figure:
-    """Draw the table of `same_tier_bias`."""
-    worst = table.loc[table["estimate"].abs().idxmax()]
-    title = f"Battles within a tier bias RouteLLM's P(strong wins) by up to {worst['estimate']:+.3f}"
+def plot_bias(table: pd.DataFrame, shares: Mapping[str, float]) -> Figure:
+    """Draw the table of `same_tier_bias`; the title is about the last of `shares`, marked by name."""
+    original_form = table[table["router"] == ROUTELLM]
+    name, share = list(shares.items())[-1]
+    bias = np.interp(share, original_form["share"], original_form["estimate"])
+    title = f"At the share of same-tier battles in {name}, RouteLLM's P(strong wins) is off by {bias:+.3f}"
     shown = table.assign(share=100 * table["share"])
     labels = ("battles within a tier (%)", "P(strong wins) minus the truth")
-    return plot_lines(shown, "share", "estimate", labels, title, by="router", styles=STYLES, reference=0.0)
+    figure = plot_lines(shown, "share", "estimate", labels, title, by="router", styles=STYLES, reference=0.0)
+    axis = figure.axes[0]
+    for name, share in shares.items():
+        axis.axvline(100 * share, color="0.5", linestyle=":", linewidth=1, zorder=0)
+        style = {"rotation": 90, "fontsize": 8, "color": "0.35", "ha": "right", "va": "bottom"}
+        axis.annotate(f"{name}: {share:.0%}", (100 * share, 0.03), xycoords=("data", "axes fraction"), **style)
+    return figure
 
 
 def _draw_decided(
