@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.random import Generator
 from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 
 from routing.battles import PairCounts, encode_battles
 from routing.data.sources import find_files
@@ -144,6 +145,20 @@ def plot_errors(table: pd.DataFrame) -> Figure:
     title = f"Resampling gives {ratio:.2f} times the standard error of the closed form (median)"
     labels = ("closed-form standard error (Elo points)", "bootstrap standard error (Elo points)")
     return plot_points(table, "sandwich", "bootstrap", labels, title, equal=True)
+
+
+def fit_by_regression(counts: PairCounts) -> pd.Series:
+    """Return ratings (log-odds, mean 0) by scikit-learn's logistic regression; a tie is half a win for each.
+
+    There is one weighted row per pair and outcome: for comparison with `fit_bradley_terry`.
+    """
+    wins = counts.wins + counts.ties / 2
+    first, second = np.nonzero(wins)
+    design = np.eye(len(wins))[first] - np.eye(len(wins))[second]
+    labels = np.repeat([1, 0], len(first))
+    model = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, solver="newton-cg")
+    model.fit(np.concatenate([design, -design]), labels, sample_weight=np.tile(wins[first, second], 2))
+    return pd.Series(model.coef_[0] - model.coef_[0].mean(), index=counts.models)
 
 
 def compare_orders(votes: pd.DataFrame, ranked: pd.DataFrame, n_orders: int, rng: Generator) -> pd.DataFrame:

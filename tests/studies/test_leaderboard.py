@@ -137,3 +137,8 @@ def test_published_votes_are_checked_where_they_are_found(votes, monkeypatch, tm
     assert leaderboard.check_published_votes(counts).startswith("3,001 votes")
     with pytest.raises(ValueError, match="pair counts"):
         leaderboard.check_published_votes(count_pairs(swap_battles(votes.assign(winner="model_a"))))
+
+
+def test_logistic_regression_finds_the_same_ratings(votes, fits):
+    ratings = leaderboard.fit_by_regression(count_pairs(votes))
+    pd.testing.assert_series_equal(ratings, fits["half"].ratings, check_names=False, atol=1e-5)
