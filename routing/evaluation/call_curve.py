@@ -9,15 +9,16 @@ the curve is a straight line, the expected quality of a random cut, so the order
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from routing.evaluation.resampling import check_level, paired_bootstrap
+from routing.evaluation.resampling import check_level, draw_training, paired_bootstrap
 
 TENTHS = np.linspace(0.0, 1.0, 11)
 
@@ -195,8 +196,13 @@ def bootstrap_metrics(
     level: float = 0.95,
     reference: str | None = None,
     metrics: Mapping[str, Callable[[CallCurve], float]] = METRICS,
+    refits: Sequence[Mapping[str, np.ndarray]] = (),
 ) -> pd.DataFrame:
     """Return metrics of each router with paired percentile intervals over prompts (see `paired_bootstrap`).
+
+    With `refits`, at least 2, they cover training too: each holds the scores of routers trained once more, on resampled
+    battles with another seed; a resample adds a normal deviation with the covariance between refits. A router that they
+    lack counts as trained alike each time.
 
     `scores` holds each router's `p_strong` as in `call_curve`; constant scores give the expectation of random routing.
     Resamples in which the strong model is no better than the weak one have no PGR: they are left out and counted in
@@ -209,10 +215,17 @@ def bootstrap_metrics(
         raise ValueError("scores holds no router")
     if reference is not None and reference not in scores:
         raise ValueError(f"reference {reference!r} is none of the routers {', '.join(scores)}")
+    if len(refits) == 1:
+        raise ValueError("refits holds one training; how trainings differ shows from 2 on")
     named_scores = {f"scores of {name}": score for name, score in scores.items()}
     strong, weak, *columns = check_columns(quality_strong=quality_strong, quality_weak=quality_weak, **named_scores)
     curves = [call_curve(score, strong, weak) for score in columns]
     estimates = np.array([[metric(curve) for metric in metrics.values()] for curve in curves])
+    trained = np.array([estimates] * len(refits))
+    for number, (place, name) in product(range(len(refits)), enumerate(scores)):
+        if name in refits[number]:
+            curve = call_curve(refits[number][name], strong, weak)
+            trained[number, place] = [metric(curve) for metric in metrics.values()]
 
     # Resamples are drawn on rows in one order, whatever order they came in.
     by_name = [columns[router] for router in np.argsort(list(scores))]
@@ -227,6 +240,7 @@ def bootstrap_metrics(
             return None
         curves = [trace(weights, weak_mean, strong_mean) for trace in tracers]
         values = np.array([[metric(curve) for metric in metrics.values()] for curve in curves])
+        values = values + draw_training(trained, rng) if refits else values
         return np.stack([values, values - values[base]])
 
     low, high, n_excluded = paired_bootstrap(measure, n_prompts, n_resamples, rng, level)

@@ -52,6 +52,11 @@ def paired_bootstrap(
     return low, high, n_resamples - len(draws)
 
 
+def draw_training(fits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw a normal deviation with the covariance between `fits`, (n_fits, ...), of which there are at least 2."""
+    return np.tensordot(rng.standard_normal(len(fits)), fits - fits.mean(axis=0), axes=1) / np.sqrt(len(fits) - 1)
+
+
 def bootstrap_fits(
     statistic: Callable[[np.ndarray, int], np.ndarray | None],
     n_fits: int,
@@ -78,7 +83,7 @@ def bootstrap_fits(
 
     def draw(counts: np.ndarray) -> np.ndarray:
         fit = int(rng.integers(n_fits))
-        training = np.tensordot(rng.standard_normal(n_fits), every - mean, axes=1) / np.sqrt(n_fits - 1)
+        training = draw_training(every, rng)
         value = statistic(counts, fit)
         return None if value is None else then(mean + training + (value - every[fit]))
 

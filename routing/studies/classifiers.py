@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from routing.battles import encode_battles
 from routing.embeddings import PromptEncoder
 from routing.evaluation.calibration import calibration_table
 from routing.evaluation.call_curve import bootstrap_metrics
-from routing.routers.base import BradleyTerryRouter
+from routing.routers.base import BradleyTerryRouter, Router
 from routing.routers.bert import BertRouter
 from routing.routers.causal import CausalLMRouter
 from routing.routers.classifier import TRAINED_PARTS, ClassifierRouter
@@ -26,7 +27,7 @@ from routing.studies.paper import compare_with_paper
 from routing.studies.plotting import plot_lines, plot_rows, spell
 from routing.studies.routers import compare_on_held_out
 from routing.studies.training_cache import RatedRouter, Training
-from routing.studies.two_models.pairs import FLAT, GREY, Key, embedding_routers, evaluate_margins, pair_quality
+from routing.studies.two_models.pairs import FLAT, GREY, Key, evaluate_margins, pair_quality
 
 KINDS = {"bert": BertRouter, "causal_llm": CausalLMRouter}
 TRAINING_DATA = ("arena", "arena+judge", "arena+gold")  # the paper's; those that a study has are trained on
@@ -46,7 +47,7 @@ LAST_STEP = {"early_stopping": False}  # as the paper's, so that figures show wh
 PART_NAMES = {"head": "head alone", "last_layer": "last layer", "all": "all layers"}
 GOLD_HEADS = {"layer 4": {"n_layers": 4, "max_length": 256}, "last layer": {}}  # candidates for heads on gold labels
 FEWEST_GOLD_LABELS = 100
-APGR_LABEL = "APGR (95 % CI; random: 0.5)"
+APGR_LABEL = "APGR (95 % CI over prompts; random: 0.5)"
 NEW_PROMPTS = 3_000  # a training takes minutes on two cores
 
 
@@ -101,17 +102,42 @@ def training_margins(rated: dict[str, RatedRouter], study: Study, kind: str) -> 
 
 
 def judged_effects(
-    profile: str, seed: int, study: Study, sets: TrainingSets, encoder: PromptEncoder
-) -> dict[str, np.ndarray]:
-    """Return `prompt_effect` of all four routers, trained on arena+judge, on the held-out battles of every source."""
-    battles, held_out = sets.battles["arena+judge"], sets.held_out
-    vectors, queries = (encoder.encode(table["prompt"].tolist()) for table in (battles, held_out))
-    routers = embedding_routers(profile, seed, "arena+judge")
-    effects = {name: prompt_effect(router.fit(battles, vectors), held_out, queries) for name, router in routers.items()}
+    fitted: Mapping[tuple[str, str], Router], profile: str, seed: int, study: Study, sets: TrainingSets,
+    encoder: PromptEncoder,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Return `prompt_effect` of all four routers, trained on arena+judge, on the held-out battles of every source.
+
+    `fitted` as `fit_embedding_routers` gives them.
+    """
+    held_out, prompts = sets.held_out, sets.held_out["prompt"].tolist()
+    queries = encoder.encode(prompts)
+    embedding = {name: router for (data, name), router in fitted.items() if data == "arena+judge"}
+    effects = {name: prompt_effect(router, held_out, queries) for name, router in embedding.items()}
     for kind in KINDS:
         rated = rate_benchmarks(kind, profile, seed, study, sets)["arena+judge"]
-        effects[kind] = prompt_effect(rated, held_out, held_out["prompt"].tolist())
+        effects[kind] = prompt_effect(rated, held_out, prompts)
     return effects
+
+
+def held_out_calibration(
+    fitted: Mapping[tuple[str, str], Router], profile: str, seed: int, study: Study, sets: TrainingSets,
+    encoder: PromptEncoder,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """Return the `calibration_table` of the leaderboard and of all four routers, trained on the arena, by name.
+
+    `fitted` as `fit_embedding_routers` gives them; on the study's held-out battles.
+    """
+    queries = encoder.encode(study.held_out["prompt"].tolist())
+    leaderboard = BradleyTerryRouter(prior_strength=0.1).fit(study.battles)
+    predicted = {"bradley_terry": leaderboard.battle_probability(study.held_out)}
+    for (data, name), router in fitted.items():
+        if data == "arena":
+            predicted[name] = router.battle_probability(study.held_out, queries)
+    for kind in KINDS:
+        rated = rate_benchmarks(kind, profile, seed, study, sets)["arena"]
+        predicted[kind] = rated.battle_probability(study.held_out)
+    won = encode_battles(study.held_out).outcome == 0
+    return {name: calibration_table(probability[:, 0], won) for name, probability in predicted.items()}
 
 
 def classifier_margins(profile: str, seed: int, study: Study, sets: TrainingSets) -> dict[Key, np.ndarray]:
@@ -127,7 +153,6 @@ class Comparison(NamedTuple):
     cost: pd.DataFrame  # parameters_trained and training_seconds, by the part that is trained
     losses: pd.DataFrame  # on held-out battles, as `compare_on_held_out`
     curve: pd.DataFrame  # loss by step, trained and battles (training, validation)
-    calibration: dict[str, pd.DataFrame]  # `calibration_table` of the leaderboard and of all layers trained
 
 
 def compare_training(kind: str, profile: str, seed: int, study: Study, battles: pd.DataFrame) -> Comparison:
@@ -142,11 +167,7 @@ def compare_training(kind: str, profile: str, seed: int, study: Study, battles: 
     losses["name"] = losses["name"].map(lambda name: name_part(kind, name) if name in PART_NAMES else name)
     curve = pd.concat([router.learning_curve.assign(trained=PART_NAMES[part]) for part, router in routers.items()])
     curve = curve.melt(["step", "trained"], ["training", "validation"], "battles", "loss").dropna()
-    won = encode_battles(study.held_out).outcome == 0
-    leaderboard = BradleyTerryRouter(prior_strength=0.1).fit(study.battles).battle_probability(study.held_out)
-    shown = {"bradley_terry": leaderboard, kind: predicted["all"]}
-    tables = {name: calibration_table(probability[:, 0], won) for name, probability in shown.items()}
-    return Comparison(routers, cost, losses, curve.assign(line=curve["trained"] + ", " + curve["battles"]), tables)
+    return Comparison(routers, cost, losses, curve.assign(line=curve["trained"] + ", " + curve["battles"]))
 
 
 def name_part(kind: str, part: str) -> str:
@@ -177,7 +198,7 @@ def plot_training_sets(areas: pd.DataFrame) -> Figure:
     flat = rows["flat"] if "flat" in rows else pd.Series(False, index=rows.index)
     ours = rows.assign(source=np.where(flat, FLAT, kind))
     shown = pd.concat([ours, paper.assign(source="paper", estimate=paper["paper"])])
-    title = f"{(areas['low'] > 0.5).sum()} of {len(areas)} have a 95 % CI above random routing"
+    title = f"{(areas['low'] > 0.5).sum()} of {len(areas)} have a 95 % CI over prompts above random routing"
     styles = {FLAT: GREY, "paper": {"color": "black", "marker": "|", "markersize": 12}}
     return plot_rows(shown, APGR_LABEL, title, reference=0.5, group="source", panel="benchmark", styles=styles)
 

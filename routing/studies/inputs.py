@@ -65,6 +65,7 @@ class TrainingSets:
     evaluated: Mapping[str, Mapping[str, np.ndarray]]  # by set and benchmark: (n_prompts,), those not trained on
     inputs: Mapping[str, object]  # beyond the study's own
     held_out: pd.DataFrame | None = None  # of real data: battles of every source on other prompts, as `hold_out` gives
+    sources: pd.DataFrame | None = None  # of real data: all battles that "arena+judge" is drawn from
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def training_sets(study: Study, seed: int) -> TrainingSets:
     gold = benchmark.battles(*PAIR)[labelled]
     battles = {"arena": study.battles[COLUMNS]}
     inputs: dict[str, object] = {}
-    held_out = None
+    held_out = learned = None
     if study.data == "real":
         tested = [*_tested_prompts(study.benchmarks), *study.held_out["prompt"]]
         people = study.held_out[COLUMNS].assign(source=PEOPLE, judge=HUMAN, weight=1.0)
@@ -188,6 +189,7 @@ def training_sets(study: Study, seed: int) -> TrainingSets:
         {name: everything | (unseen if name in ("arena+gold", "all") else {}) for name in battles},
         inputs,
         held_out,
+        learned,
     )
 
 

@@ -288,6 +288,24 @@ def test_bootstrap_differences_are_paired():
     assert widths[0]["nearly"] < 0.2 * widths[1]["nearly"]
 
 
+def test_refits_add_their_variance_to_that_of_the_prompts():
+    rng = np.random.default_rng(0)
+    scores, strong, weak = random_benchmark(400, seed=0)
+    routers, area = {"one": scores, "fixed": rng.random(400)}, {"apgr": CallCurve.apgr}
+    refits = [{"one": scores + rng.normal(0, 3, 400)} for _ in range(5)]
+    areas = np.array([call_curve(refit["one"], strong, weak).apgr() for refit in refits])
+    plain = bootstrap_metrics(routers, strong, weak, 3000, np.random.default_rng(1), metrics=area, reference="fixed")
+    wide = bootstrap_metrics(
+        routers, strong, weak, 3000, np.random.default_rng(1), metrics=area, reference="fixed", refits=refits
+    )
+    sd = [(table["high"] - table["low"]).to_numpy() / (2 * 1.96) for table in (plain, wide)]
+    assert sd[1][0] == pytest.approx(np.hypot(sd[0][0], areas.std(ddof=1)), rel=0.08)
+    assert sd[1][1] == pytest.approx(sd[0][1], rel=0.08)
+    pd.testing.assert_series_equal(plain["estimate"], wide["estimate"])
+    with pytest.raises(ValueError, match="one training"):
+        bootstrap_metrics(routers, strong, weak, 10, rng, refits=refits[:1])
+
+
 def test_bootstrap_intervals_cover_the_truth():
     # Scores 0 to 4; the strong model gains with probability rising in the score.
     def draw_prompts(n_prompts, rng):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from routing.battles import count_pairs, swap_battles
+from routing.data.judged import read_arena55k_more
+from routing.data.votes import read_arena_votes
 from routing.routers.base import BradleyTerryRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies import mixtures
@@ -133,6 +137,26 @@ def test_held_out_prompts_are_in_no_source_and_have_an_expected_score(table, rng
     texts = [set(part["prompt"].map(mixtures.normalise_text)) for part in (learned, held_out)]
     assert not texts[0] & texts[1] and held_out["expected"].between(0, 1).all()
     assert len(count_pairs(held_out).models) == 3
+
+
+@pytest.mark.skipif("ROUTING_DATA" not in os.environ, reason="needs the real data")
+def test_weights_of_battles_drawn_by_outcome_restore_ties_where_a_pair_has_some():
+    table = mixtures.describe_weights(read_arena55k_more(), read_arena_votes()).set_index("battles")
+    drawn, weighted, votes = (table.loc[name] for name in ("as drawn", "weighted", "all votes"))
+    assert drawn["ties"] == pytest.approx(0.03, abs=0.005) and votes["ties"] == pytest.approx(0.32, abs=0.01)
+    assert drawn["ties"] < weighted["ties"] < votes["ties"]
+    assert drawn["within_tier"] == pytest.approx(weighted["within_tier"])  # a pair keeps what it weighs
+    assert drawn["gpt-3.5-turbo-0613"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_shares_of_weighted_battles_are_sums_of_weights():
+    battles = pd.DataFrame({"model_a": ["a", "a", "b"], "model_b": ["b", "b", "c"], "weight": [1.0, 3.0, 4.0]})
+    battles["winner"] = ["model_a", "tie", "model_b"]
+    votes = count_pairs(pd.concat([battles] * 3 + [swap_battles(battles, np.ones(3, dtype=bool))]))
+    table = mixtures.describe_weights(battles, votes, 3).set_index("battles")
+    assert table.loc["as drawn", "ties"] == pytest.approx(1 / 3) and table.loc["weighted", "ties"] == 3 / 8
+    assert table.loc["weighted", "a"] == (1 + 3 / 2) / 4 and (table["within_tier"] == 0).all()
+    assert (mixtures.describe_weights(battles, votes, 1)["within_tier"] == 1).all()
 
 
 class Sighted:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from routing.data.benchmarks import BenchmarkTable
+from routing.data.judged import read_arena_bench
 from routing.embeddings import PromptEncoder
 from routing.evaluation.call_curve import bootstrap_metrics, call_curve, oracle_scores
 from routing.studies.inputs import PAIR, load_study, training_sets
@@ -105,12 +106,59 @@ def test_the_rules_of_the_paper_and_of_its_code_agree_where_the_curve_is_a_line(
 
 
 def test_the_paper_s_routers_learn_from_every_training_set(study, sets):
-    margins = embedding_margins("smoke", 0, sets, study.benchmarks, PromptEncoder())
+    fitted = pairs.fit_embedding_routers("smoke", 0, sets, PromptEncoder())
+    margins = embedding_margins(fitted, study.benchmarks, PromptEncoder())
     assert len(margins) == 2 * len(sets.battles)
     strong, weak = pair_quality(study.benchmarks["simulated"])
     assert all(np.isfinite(margin).all() and len(margin) == len(strong) for margin in margins.values())
     oracle = call_curve(oracle_scores(strong, weak), strong, weak).apgr()
     assert all(call_curve(margin, strong, weak).apgr() < oracle for margin in margins.values())
+
+
+def test_refits_learn_from_other_draws_and_widen_the_intervals_of_their_routers(study, sets, rng):
+    first, second = pairs.refit_margins("smoke", 0, sets, study.benchmarks, PromptEncoder())
+    assert set(first) == {Key(data, name, "simulated") for data in ("arena", "arena+gold")
+                          for name in ("similarity_weighting", "matrix_factorization")}  # fmt: skip
+    assert all((first[key] != second[key]).any() for key in first)
+    margins = {**first, **{Key(data, "bert", "simulated"): rng.normal(size=120) for data in ("arena", "arena+gold")}}
+    away = {key: -margin for key, margin in first.items()}
+    tables = [evaluate_margins(margins, sets, study.benchmarks, 100, np.random.default_rng(1), refits=refits)
+              for refits in ((), [first, away])]  # fmt: skip
+    assert (tables[0]["covers"] == "prompts").all()
+    covered = tables[1]["router"] != "bert"
+    assert (tables[1]["covers"] == np.where(covered, "prompts and training", "prompts")).all()
+    pd.testing.assert_series_equal(tables[0]["estimate"], tables[1]["estimate"])
+    areas = (tables[1]["metric"] == "apgr") & covered
+    before, after = (table["high"][areas] - table["low"][areas] for table in tables)
+    assert (after > 0.95 * before).all() and after.sum() > 1.05 * before.sum()
+    shares = tables[1][tables[1]["metric"].isin(["cpt50", "cpt80"])]
+    assert shares["low"].min() >= 0 and shares["high"].max() <= 1
+
+
+def test_the_noise_ceiling_is_where_one_who_knows_the_true_scores_is_measured(rng):
+    true = rng.normal([[7.0], [4.0]], 1.5, (2, 20_000))
+    first, again = (np.round(true + rng.normal(0, 0.8, true.shape)) for _ in range(2))
+    agreement = (np.abs(first[0] - again[0]) <= 1).mean()
+    table = BenchmarkTable(pd.DataFrame({"prompt": list(map(str, range(20_000)))}),
+                           pd.DataFrame(dict(zip(PAIR, first, strict=True))))  # fmt: skip
+    ceiling = pairs.noise_ceiling(table, [agreement]).loc[0]
+    assert ceiling["noise_sd"] == pytest.approx(np.std(first[0] - again[0]), rel=0.05)
+    assert ceiling["ceiling"] == pytest.approx(call_curve(true[0] - true[1], *first).apgr(), abs=0.005)
+    assert ceiling["ceiling"] < ceiling["oracle_apgr"] - 0.02
+    with pytest.raises(ValueError, match="agree on 10%"):
+        pairs.noise_ceiling(table, [0.1])
+
+
+def test_only_intervals_over_training_too_are_called_significant():
+    areas = pd.DataFrame({"low": [0.51, 0.6, 0.4, 0.52], "high": [0.6, 0.7, 0.49, 0.6], "flat": [False] * 3 + [True],
+                          "covers": ["prompts and training", "prompts", *["prompts and training"] * 2]})  # fmt: skip
+    assert "Of 2 APGRs" in pairs.conclude(areas) and "1 are significantly better" in pairs.conclude(areas)
+
+
+@pytest.mark.skipif("ROUTING_DATA" not in os.environ, reason="needs the real data")
+def test_arena_bench_has_its_noise_ceiling_below_the_oracle():
+    table = pairs.noise_ceiling(read_arena_bench())
+    assert table["ceiling"].tolist() == pytest.approx([0.8139, 0.8507], abs=1e-3)
 
 
 @pytest.mark.skipif("ROUTING_DATA" not in os.environ, reason="needs the real data")
@@ -232,4 +280,4 @@ def test_every_mixture_that_has_both_models_is_evaluated(study, rng, monkeypatch
     table = pairs.mixture_areas(sources, study.benchmarks, PromptEncoder(), 20, rng)
     assert table[["mixture", "benchmark"]].to_numpy().tolist() == [["people", "simulated"]]
     assert (table["low"] <= table["estimate"]).all() and (table["estimate"] <= table["high"]).all()
-    assert "of 1 mixtures" in pairs.plot_mixture_areas(table).get_suptitle()
+    assert "of 1 have a 95 % CI" in pairs.plot_mixture_areas(table).get_suptitle()

@@ -192,5 +192,5 @@ def plot_gold(results: pd.DataFrame) -> Figure:
     shown = results[results["metric"] == "apgr"]
     shown = shown.assign(name=shown["benchmark"] + ", " + shown["labels"])
     n_better = (shown["low"] > 0.5).sum()
-    title = f"Gold labels route significantly better than random in {n_better} of {len(shown)} settings"
-    return plot_rows(shown, "APGR (exact area, 95 % over prompts)", title, reference=0.5)
+    title = f"With gold labels {n_better} of {len(shown)} settings have a 95 % CI over prompts above random routing"
+    return plot_rows(shown, "APGR (exact area, 95 % CI over prompts)", title, reference=0.5)

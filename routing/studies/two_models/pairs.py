@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.random import Generator
+from scipy.stats import norm
 
+from routing.battles import number_texts
 from routing.data.benchmarks import BenchmarkTable
 from routing.data.votes import read_mt_bench_judgements
 from routing.embeddings import PromptEncoder
@@ -32,6 +34,8 @@ PRIOR = 0.1  # so weak that only a model without a win is held; the paper drops 
 COMMERCIAL_ROUTERS = ("martian", "unify")  # graded on MT-Bench by RouteLLM like models
 EARLIER_PAIR = ("claude-3-opus-20240229", "Meta-Llama-3-8B-Instruct-Normal")  # as the MT-Bench grades name them
 RESAMPLES = {"smoke": 50, "quick": 400, "full": 1000}
+N_REFITS = {"smoke": 2, "quick": 0, "full": 5}  # of the routers on embeddings, for intervals that cover training
+JUDGE_AGREEMENT = (0.62, 0.84)  # lowest and highest of Arena-Bench's models, as the collection of its scores says
 FLAT_MARGIN = 0.01  # log-odds: a smaller standard deviation over prompts can gain no more than 1e-5 nats per battle
 LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)  # shares of the gap whose cost is shown
 
@@ -61,19 +65,60 @@ def embedding_routers(profile: str, seed: int, training_data: str = "arena") -> 
     return {"similarity_weighting": similarity, "matrix_factorization": factorization}
 
 
-def embedding_margins(
-    profile: str, seed: int, sets: TrainingSets, benchmarks: Benchmarks, encoder: PromptEncoder
-) -> dict[Key, np.ndarray]:
-    """Return margins of `embedding_routers`, fitted to each training set, on each benchmark."""
-    queries = {name: encoder.encode(table.prompts["prompt"].tolist()) for name, table in benchmarks.items()}
-    margins = {}
+def fit_embedding_routers(
+    profile: str, seed: int, sets: TrainingSets, encoder: PromptEncoder
+) -> dict[tuple[str, str], Router]:
+    """Return `embedding_routers` fitted to each training set, by the set's name and the router's."""
+    fitted = {}
     for training_data, battles in sets.battles.items():
         vectors = encoder.encode(battles["prompt"].tolist())
         for name, router in embedding_routers(profile, seed, training_data).items():
-            router.fit(battles, vectors)
-            for benchmark, prompts in queries.items():
-                margins[Key(training_data, name, benchmark)] = router.margin(prompts, *PAIR)
+            fitted[training_data, name] = router.fit(battles, vectors)
+    return fitted
+
+
+def embedding_margins(
+    fitted: Mapping[tuple[str, str], Router], benchmarks: Benchmarks, encoder: PromptEncoder
+) -> dict[Key, np.ndarray]:
+    """Return the margins of `fit_embedding_routers` on each benchmark: (n_prompts,)."""
+    margins = {}
+    for benchmark, table in benchmarks.items():
+        prompts = encoder.encode(table.prompts["prompt"].tolist())
+        margins |= {Key(*name, benchmark): router.margin(prompts, *PAIR) for name, router in fitted.items()}
     return margins
+
+
+def refit_margins(
+    profile: str, seed: int, sets: TrainingSets, benchmarks: Benchmarks, encoder: PromptEncoder
+) -> list[dict[Key, np.ndarray]]:
+    """Return margins as `embedding_margins`, `N_REFITS` times, of routers that learn from other draws of prompts.
+
+    Each time training prompts are drawn with replacement, with all their battles, and seeds differ. Of the sets with
+    judged battles, which take minutes, there is similarity weighting alone, on the benchmarks that the paper shows
+    with them.
+    """
+    refits = []
+    for refit in range(1, N_REFITS[profile] + 1):
+        margins: dict[Key, np.ndarray] = {}
+        for training_data, battles in sets.battles.items():
+            large = training_data in ("arena+judge", "all")
+            shown = {name: table for name, table in benchmarks.items() if PUBLISHED_SETS.get(name) == training_data}
+            if tested := shown if large else benchmarks:
+                drawn = _resample_prompts(battles, np.random.default_rng([seed, refit, 7]))
+                vectors = encoder.encode(drawn["prompt"].tolist())
+                routers = embedding_routers(profile, seed + 1000 * refit, training_data)
+                fitted = {(training_data, name): router.fit(drawn, vectors) for name, router in routers.items()
+                          if not (large and name == "matrix_factorization")}  # fmt: skip
+                margins |= embedding_margins(fitted, tested, encoder)
+        refits.append(margins)
+    return refits
+
+
+def _resample_prompts(battles: pd.DataFrame, rng: Generator) -> pd.DataFrame:
+    """Return the battles of as many prompts as there are, drawn with replacement."""
+    number = number_texts(battles["prompt"].to_numpy())[1]
+    times = np.bincount(rng.integers(number.max() + 1, size=number.max() + 1), minlength=number.max() + 1)
+    return battles.iloc[np.repeat(np.arange(len(battles)), times[number])].reset_index(drop=True)
 
 
 def pair_quality(table: BenchmarkTable) -> tuple[np.ndarray, np.ndarray]:
@@ -95,15 +140,35 @@ def limits_table(benchmarks: Benchmarks, n_routers: int, rng: Generator) -> pd.D
     return pd.DataFrame(rows).set_index("benchmark")
 
 
+def noise_ceiling(table: BenchmarkTable, agreements: Sequence[float] = JUDGE_AGREEMENT) -> pd.DataFrame:
+    """Return the APGR at which a router that knows the true scores of `PAIR` would be measured, given a noisy judge.
+
+    `agreements` are shares of prompts on which two judgements of one answer, in whole points, differ by at most one.
+    With normal noise their difference then has the deviation 1.5 / z((1 + agreement) / 2), and so has the noise in the
+    gap between two answers. If the true gaps are distributed as the observed ones, but narrower, then
+    ceiling = 1/2 + (oracle_apgr - 1/2) sqrt(reliability), with reliability = 1 - noise_sd^2 / var(gap), and the oracle
+    the one that knows the observed scores. ValueError: more noise than there is variance.
+    """
+    quality = pair_quality(table)
+    noise_sd = 1.5 / norm.ppf((1 + np.asarray(agreements)) / 2)
+    reliability = 1 - noise_sd**2 / np.var(quality[0] - quality[1])
+    if (reliability < 0).any():
+        raise ValueError(f"two judgements that agree on {min(agreements):.0%} vary more than the gaps; check the table")
+    oracle = call_curve(oracle_scores(*quality), *quality).apgr()
+    ceiling = 0.5 + (oracle - 0.5) * np.sqrt(reliability)
+    columns = {"agreement": agreements, "noise_sd": noise_sd, "reliability": reliability}
+    return pd.DataFrame({**columns, "oracle_apgr": oracle, "ceiling": ceiling})
+
+
 def evaluate_margins(
     margins: Margins, sets: TrainingSets, benchmarks: Benchmarks, n_resamples: int, rng: Generator,
-    metrics: Mapping[object, Callable[..., float]] = METRICS, baselines: bool = False,
+    metrics: Mapping[object, Callable[..., float]] = METRICS, baselines: bool = False, refits: Sequence[Margins] = (),
 ) -> pd.DataFrame:  # fmt: skip
     """Return `bootstrap_metrics` of every margin on the prompts that its training set leaves, and what it belongs to.
 
     Routers of one training set and benchmark are resampled together: differences are paired. `baselines` adds "random"
     in expectation and the "oracle". Column flat: whether the router says nearly the same of every prompt, as the
-    leaderboard does.
+    leaderboard does; column covers: what the interval is over, "prompts and training" for routers of `refits`.
     """
     tables = []
     for data, benchmark in dict.fromkeys((key.training_data, key.benchmark) for key in margins):
@@ -112,21 +177,28 @@ def evaluate_margins(
         scores = {key.router: margin[kept] for key, margin in margins.items() if (key[0], key[2]) == (data, benchmark)}
         if baselines:
             scores = {"random": np.zeros(kept.sum()), **scores, "oracle": oracle_scores(*quality)}
-        table = bootstrap_metrics(scores, *quality, n_resamples, rng, metrics=metrics)
+        again = [{key.router: margin[kept] for key, margin in refit.items() if (key[0], key[2]) == (data, benchmark)}
+                 for refit in refits]  # fmt: skip
+        table = bootstrap_metrics(scores, *quality, n_resamples, rng, metrics=metrics, refits=again)
+        shares = table["metric"].astype(str).str.startswith("cpt")
+        table.loc[shares, ["low", "high"]] = table.loc[shares, ["low", "high"]].clip(0, 1)
+        trained = table["router"].isin(again[0] if again else ())
+        table["covers"] = np.where(trained, "prompts and training", "prompts")
         flat = [name for name, score in scores.items() if name != "random" and np.std(score) < FLAT_MARGIN]
         tables.append(table.assign(training_data=data, benchmark=benchmark, flat=table["router"].isin(flat)))
     return pd.concat(tables, ignore_index=True)
 
 
 def curve_table(
-    margins: Margins, sets: TrainingSets, benchmarks: Benchmarks, n_resamples: int, rng: Generator, shares: np.ndarray
-) -> pd.DataFrame:
+    margins: Margins, sets: TrainingSets, benchmarks: Benchmarks, n_resamples: int, rng: Generator,
+    shares: np.ndarray, refits: Sequence[Margins] = (),
+) -> pd.DataFrame:  # fmt: skip
     """Return call-performance curves: strong_share, estimate, low, high (quality), pgr (of the estimate).
 
     A band is that of the recovered gap, drawn between the two models' quality on all prompts.
     """
     metrics = {share: lambda curve, share=share: float(curve.pgr(share)) for share in shares}
-    table = evaluate_margins(margins, sets, benchmarks, n_resamples, rng, metrics, baselines=True)
+    table = evaluate_margins(margins, sets, benchmarks, n_resamples, rng, metrics, baselines=True, refits=refits)
     table = table.rename(columns={"metric": "strong_share"}).drop(columns="n_excluded").assign(pgr=table["estimate"])
     columns = ["estimate", "low", "high"]
     for (data, benchmark), rows in table.groupby(["training_data", "benchmark"]).groups.items():
@@ -224,8 +296,8 @@ def mixture_areas(
 def plot_mixture_areas(table: pd.DataFrame) -> Figure:
     """Draw the table of `mixture_areas`, one panel per benchmark."""
     n_better = (table["low"] > 0.5).sum()
-    title = f"{n_better} of {len(table)} mixtures route significantly better than random"
-    label = "APGR (95 % CI; random: 0.5)"
+    title = f"{n_better} of {len(table)} have a 95 % CI over prompts above random routing"
+    label = "APGR (95 % CI over prompts; random: 0.5)"
     return plot_rows(table.rename(columns={"mixture": "name"}), label, title, reference=0.5, panel="benchmark")
 
 
@@ -266,7 +338,7 @@ def commercial_points(scores: Mapping[str, np.ndarray], table: BenchmarkTable) -
     return pd.DataFrame(rows, columns=["commercial", "score", "router", "strong_share"])
 
 
-OURS, PAPER = "here, 95 %", "the paper"
+OURS, PAPER = "here", "the paper"
 FLAT = "equals the leaderboard"
 GREY = {"color": "0.7", "marker": "o", "linestyle": ":"}
 SOURCES = {
@@ -289,17 +361,30 @@ def plot_paper_and_ours(table: pd.DataFrame, random_ranges: Mapping[str, tuple[f
     name = table["training_data"] + ": " + table["router"].map(spell)
     shown = table.assign(name=name, source=np.where(flat, FLAT, OURS))
     printed = shown.dropna(subset="paper")
-    title = f"{(table['low'] > 0.5).sum()} of {len(table)} routers are significantly better than random"
+    title = f"{(table['low'] > 0.5).sum()} of {len(table)} routers have a 95 % CI above random routing"
     if len(printed):
         n_inside = printed["paper"].between(printed["low"], printed["high"]).sum()
         title = f"{n_inside} of {len(printed)} APGRs of the paper are inside the interval found here"
         shown = pd.concat([shown, printed.assign(source=PAPER, estimate=printed["paper"], low=np.nan, high=np.nan)])
-    label = "APGR (11-point trapezoid)"
+    label = "APGR (11-point trapezoid, 95 % CI)"
     figure = plot_rows(shown, label, title, reference=0.5, group="source", panel="benchmark", styles=SOURCES)
     for axis, name in zip(figure.axes, table["benchmark"].unique(), strict=True):
         if name in random_ranges:
             axis.axvspan(*random_ranges[name], color="0.92", zorder=0)
     return figure
+
+
+def conclude(areas: pd.DataFrame) -> str:
+    """Return in one sentence which APGRs of `evaluate_margins` differ significantly from random order.
+
+    That is where an interval over prompts and training excludes 0.5; others are not counted.
+    """
+    tested = areas[(areas["covers"] == "prompts and training") & ~areas["flat"]]
+    counts = (tested["low"] > 0.5).sum(), (tested["high"] < 0.5).sum()
+    return (
+        f"Of {len(tested)} APGRs with intervals over prompts and training, {counts[0]} are significantly better than"
+        f" random order and {counts[1]} significantly worse."
+    )
 
 
 def plot_categories(table: pd.DataFrame) -> Figure:
