@@ -116,11 +116,14 @@ def write_comparison(both: pd.DataFrame, data: str, folder: Path) -> None:
     both = both.merge(PUBLISHED_ELSEWHERE, how="left", on=list(PUBLISHED_ELSEWHERE.columns[:4]))
     flat = both["flat"] if "flat" in both else pd.Series(False, index=both.index)
     table = both[[*columns, "published"]].assign(
-        equals_leaderboard=flat, difference_from_paper=differences.where(outside, "")
+        equals_leaderboard=flat,
+        interval_over=both["covers"] if "covers" in both else "prompts",
+        difference_from_paper=differences.where(outside, ""),
     )
     write_atomically(folder / "paper_vs_ours.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     text = (
-        f"Data: {data}. Each cell: the paper, ours with its 95 % interval over prompts. APGR as in the paper, the"
+        f"Data: {data}. Each cell: the paper, ours with its 95 % interval over prompts, and over training where"
+        " interval_over in the CSV says so. APGR as in the paper, the"
         " trapezoid over 11 points; CPT in % of calls to the strong model, the smallest share.\n\n"
     )
     keys = ["benchmark", "training_data", "router"]

@@ -273,11 +273,11 @@ def test_limits_are_those_of_each_benchmark(study, rng):
 def test_every_mixture_that_has_both_models_is_evaluated(study, rng, monkeypatch):
     mixtures = {"people": Mixture(("arena55k",)), "none of the pair": Mixture(("other",))}
     monkeypatch.setattr(pairs, "MIXTURES", mixtures)
-    monkeypatch.setattr(pairs, "N_BATTLES", 500)
+    monkeypatch.setattr(pairs, "CHOSEN", "people")
     people = study.battles.assign(source="arena55k", judge="human", weight=1.0)
     other = people[~people[["model_a", "model_b"]].isin(PAIR).any(axis=1)].assign(source="other")
     sources = pd.concat([people, other], ignore_index=True)
-    table = pairs.mixture_areas(sources, study.benchmarks, PromptEncoder(), 20, rng)
-    assert table[["mixture", "benchmark"]].to_numpy().tolist() == [["people", "simulated"]]
+    table = pairs.mixture_areas(sources, study.benchmarks, PromptEncoder(), 2, 50, rng, 500)
+    assert table["mixture"].tolist() == ["people", "people, ridge"] and set(table["benchmark"]) == {"simulated"}
     assert (table["low"] <= table["estimate"]).all() and (table["estimate"] <= table["high"]).all()
-    assert "of 1 have a 95 % CI" in pairs.plot_mixture_areas(table).get_suptitle()
+    assert "of 2 have a 95 % CI" in pairs.plot_mixture_areas(table).get_suptitle()
