@@ -21,7 +21,7 @@ from routing.studies.two_models.pairs import mixture_areas, plot_mixture_areas
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"
 SEED, N_DRAWS, N_RESAMPLES = 0, 3, 500
-MOST_PROMPTS = 2_000
+MOST_PROMPTS, N_BATTLES = 2_000, 30_000
 
 
 def choose() -> None:
@@ -38,7 +38,7 @@ def evaluate_all() -> None:
     tables = {name: table.select(rng.permutation(len(table.prompts)) < MOST_PROMPTS)
               for name, table in study.benchmarks.items()}  # fmt: skip
     sources = training_sets(study, SEED).sources
-    areas = mixture_areas(sources, tables, PromptEncoder(), N_DRAWS, N_RESAMPLES, rng)
+    areas = mixture_areas(sources, tables, PromptEncoder(), N_RESAMPLES, rng, N_DRAWS, N_BATTLES)
     save_figure(plot_mixture_areas(areas), areas, "mixtures_tried", FOLDER, data="real")
     print(areas.pivot(index="mixture", columns="benchmark", values="estimate").round(3).to_string())
 

@@ -75,7 +75,7 @@ MIXTURES = {
 SETTINGS = [
     (gamma, n_tiers) for n_tiers in (5, 10, 20) for gamma in (10.0, 100.0, 1_000.0) if (gamma, n_tiers) != (10, 10)
 ]
-CHOSEN, CHOSEN_GAMMA, CHOSEN_TIERS = "all, each prompt alike, matched", 10.0, 10  # by the rule
+CHOSEN, CHOSEN_GAMMA, CHOSEN_TIERS = "all, each battle alike, matched", 10.0, 10  # by the rule
 
 
 def load_sources(people: pd.DataFrame, tested: Iterable[str]) -> pd.DataFrame:
@@ -313,13 +313,12 @@ def best_candidate(tried: pd.DataFrame) -> tuple[str, float, int]:
 
 
 def plot_mixtures(tried: pd.DataFrame) -> Figure:
-    """Draw the scores of `choose_mixture`, and those of each source."""
+    """Draw the scores of `choose_mixture` with the range over the sources left out."""
     from routing.studies.plotting import plot_rows  # figures alone need it, not what loads battles
 
     names = tried["mixture"] + [f", γ = {row.gamma:g}, {row.tiers} tiers" for row in tried.itertuples()]
-    mean = tried.assign(name=names, left_out="mean", estimate=tried["score"]).drop_duplicates("name")
-    shown = pd.concat([mean, tried.assign(name=names)])
-    title = f"On sources left out prompts are told best by: {best_candidate(tried)[0]}"
-    label = "correlation of predicted and observed prompt effects"
-    styles = {"mean": {"color": "black", "marker": "D"}}
-    return plot_rows(shown.assign(text=""), label, title, reference=0.0, group="left_out", styles=styles)
+    groups = tried.groupby(names, sort=False)
+    shown = groups.agg(estimate=("score", "first"), low=("estimate", "min"), high=("estimate", "max"))
+    title = f"The rule takes: {best_candidate(tried)[0]}"
+    label = "correlation of predicted and observed prompt effects\n(mean and range over sources left out)"
+    return plot_rows(shown.rename_axis("name").reset_index(), label, title, reference=0.0)

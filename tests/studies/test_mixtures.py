@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -157,6 +158,13 @@ def test_shares_of_weighted_battles_are_sums_of_weights():
     assert table.loc["as drawn", "ties"] == pytest.approx(1 / 3) and table.loc["weighted", "ties"] == 3 / 8
     assert table.loc["weighted", "a"] == (1 + 3 / 2) / 4 and (table["within_tier"] == 0).all()
     assert (mixtures.describe_weights(battles, votes, 1)["within_tier"] == 1).all()
+
+
+def test_what_is_chosen_is_what_the_rule_takes_from_the_committed_table():
+    tried = pd.read_csv(Path(__file__).parents[2] / "results" / "benchmarks" / "mixtures.csv")
+    chosen = mixtures.CHOSEN, mixtures.CHOSEN_GAMMA, mixtures.CHOSEN_TIERS
+    assert mixtures.best_candidate(tried) == chosen
+    assert set(tried["mixture"]) == set(mixtures.MIXTURES) and not {"MT-Bench", "MMLU"} & set(tried["left_out"])
 
 
 class Sighted:

@@ -277,7 +277,7 @@ def test_every_mixture_that_has_both_models_is_evaluated(study, rng, monkeypatch
     people = study.battles.assign(source="arena55k", judge="human", weight=1.0)
     other = people[~people[["model_a", "model_b"]].isin(PAIR).any(axis=1)].assign(source="other")
     sources = pd.concat([people, other], ignore_index=True)
-    table = pairs.mixture_areas(sources, study.benchmarks, PromptEncoder(), 2, 50, rng, 500)
+    table = pairs.mixture_areas(sources, study.benchmarks, PromptEncoder(), 50, rng, 2, 500)
     assert table["mixture"].tolist() == ["people", "people, ridge"] and set(table["benchmark"]) == {"simulated"}
     assert (table["low"] <= table["estimate"]).all() and (table["estimate"] <= table["high"]).all()
     assert "of 2 have a 95 % CI" in pairs.plot_mixture_areas(table).get_suptitle()
