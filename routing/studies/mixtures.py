@@ -48,6 +48,17 @@ PEOPLE = "arena55k"
 N_BATTLES = 60_000  # drawn by weight; the paper has 65,000 of people and 120,000 of its judge
 MOST_PROMPTS, FEWEST_PROMPTS = 600, 80  # held-out ones of a source
 PRIOR = 0.1  # of the leaderboards, so weak that only a model without a win is held
+SOURCE_TITLES = {
+    PEOPLE: "Arena (people)",
+    "arena55k_more": "Arena (drawn by outcome)",
+    "arena33k_human_and_gpt4": "Arena (people and GPT-4)",
+    "alpaca_eval": "AlpacaEval",
+    "arena_hard_v01": "Arena-Hard",
+    "elobench_gpt4_battles": "EloBench",
+    "oasst_gpt4_pairs": "OASST",
+    "vicuna80_gpt4_pairs": "Vicuna-80",
+    "vicuna80_four_judges": "Vicuna-80, four judges",
+}
 CERTAIN = 1e4  # votes that a predicted share of outcomes counts for
 
 
@@ -255,7 +266,7 @@ def plot_gains_by_source(table: pd.DataFrame) -> Figure:
     title = (
         f"Prompts improve on the leaderboard, with a 95 % CI over prompts above 0, in {better} of {len(table)} cases"
     )
-    shown = table.rename(columns={"source": "name"}).assign(text="")
+    shown = table.assign(name=table["source"].replace(SOURCE_TITLES), text="")
     return plot_rows(
         shown,
         "gain over each source's leaderboard (nats per battle, 95 % CI over prompts)",

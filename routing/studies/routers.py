@@ -344,6 +344,7 @@ def plot_calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
     agree = table["predicted"].between(table["low"], table["high"]).mean()
     labels = ("predicted probability that model a wins", "observed share (95 %)")
     title = f"{agree:.0%} of the bins agree with what was observed"
-    figure = plot_lines(table, "predicted", "observed", labels, title, by="router")
-    figure.axes[0].plot([0, 1], [0, 1], color="0.7", zorder=0)
+    figure = plot_lines(table, "predicted", "observed", labels, title, by="router", panel="router")
+    for axis in figure.axes:
+        axis.plot([0, 1], [0, 1], color="0.7", zorder=0)
     return figure
