@@ -17,9 +17,9 @@ looked at:
    best of them. The highest score is taken; nothing is tried after a benchmark was looked at.
 
 The choice is not blind in the strict sense. The score of step 2 was changed three times before any benchmark was looked
-at, each time after its values on the sources were seen; and that EloBench alone does well on MT-Bench was known from an
-earlier trial. ``benchmarks/mixtures.py`` applies the rule to all that is learned from, and tabulates afterwards what
-every mixture would have reached on the benchmarks.
+at, and that EloBench alone does well on MT-Bench was known from an earlier trial. First the rule saw a part of the
+prompts and took "all, each prompt alike, matched"; ``benchmarks/mixtures.py`` applies it to all that is learned from,
+and what that gives stands here. The script tabulates afterwards what every mixture reaches on the benchmarks.
 """
 
 from __future__ import annotations

@@ -373,7 +373,7 @@ def plot_paper_and_ours(table: pd.DataFrame, random_ranges: Mapping[str, tuple[f
     name = table["training_data"] + ": " + table["router"].map(spell)
     shown = table.assign(name=name, source=np.where(flat, FLAT, OURS))
     printed = shown.dropna(subset="paper")
-    title = f"{(table['low'] > 0.5).sum()} of {len(table)} routers have a 95 % CI above random routing"
+    title = f"{((table['low'] > 0.5) & ~flat).sum()} of {(~flat).sum()} routers have a 95 % CI above random routing"
     if len(printed):
         n_inside = printed["paper"].between(printed["low"], printed["high"]).sum()
         title = f"{n_inside} of {len(printed)} APGRs of the paper are inside the interval found here"
