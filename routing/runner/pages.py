@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
+import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -64,6 +66,13 @@ def write_section(copy: Path, title: str, status: str, folder: Path, address: st
     if links := [f'<a href="{html.escape(f"{address}/{name}")}">{Path(name).stem}</a>' for name in figures[1:]]:
         parts.append(f"<small>more figures: {', '.join(links)}</small>")
     return "\n".join(parts)
+
+
+def hash_sources(notebook: NotebookNode) -> str:
+    """Return the sha256 over kind, source and tags of a notebook's cells; empty cells and outputs do not count."""
+    cells = [cell for cell in notebook.cells if cell.source.strip()]
+    sources = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in cells]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def clean_copy(executed: NotebookNode) -> NotebookNode:

@@ -128,6 +128,15 @@ class Run:
         write_json(manifest, {**content, "inputs": self.inputs, "outputs": outputs, **describe_environment()})
 
 
+def record_output(path: Path) -> None:
+    """Add a file that was made after `Run.finish` to the manifest next to it, if there is one."""
+    manifest = path.parent / MANIFEST
+    if manifest.is_file():
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        content["outputs"] |= {path.name: hash_file(path)}
+        write_json(manifest, content)
+
+
 def start_run(name: str, parameters: Mapping[str, object], results_dir: str | Path) -> Run:
     """Start the run of a notebook, named without its ending; its folder is ``results_dir/name``.
 

@@ -36,9 +36,9 @@ from nbclient import NotebookClient
 from papermill.translators import PythonTranslator
 from traitlets.config import Config
 
-from routing.files import hash_file, lock_folder, write_atomically, write_json
+from routing.files import lock_folder, write_atomically, write_json
 from routing.runner import provenance
-from routing.runner.pages import FRONT_PAGE, clean_copy, write_page, write_section
+from routing.runner.pages import FRONT_PAGE, clean_copy, hash_sources, write_page, write_section
 
 KERNEL = "python3"
 QUIET_BARS = "ignore:IProgress not found"  # tqdm would rather have widgets, and warns with a local path
@@ -55,7 +55,7 @@ class Outcome:
     name: str
     title: str
     profile: str
-    source_sha256: str
+    source_sha256: str  # of its cells, by `hash_sources`
     package_sha256: str
     parameters: Values  # what was passed, without ``profile`` and ``results_dir``
     status: str = "pending"  # or "ok" or "failed"
@@ -145,7 +145,7 @@ def read_notebook(path: Path, profile: str, texts: Mapping[str, str], package_sh
     headings = [cell.source for cell in node.cells if cell.cell_type == "markdown" and cell.source.startswith("# ")]
     title = headings[0].split("\n")[0].removeprefix("#").strip() if headings else path.stem
     values = type_parameters(path.name, read_parameters(node, path.name), texts)
-    return Outcome(path.stem, title, profile, hash_file(path), package_sha256, values)
+    return Outcome(path.stem, title, profile, hash_sources(node), package_sha256, values)
 
 
 def check_kernel() -> str:
@@ -196,7 +196,10 @@ def execute_notebook(
                 failure |= {"cell": number, "cell_line": cell.source.strip().split("\n")[0]}
     if pending.profile == "full" and not failure:
         try:
-            write_atomically(results / pending.name / f"{pending.name}.ipynb", nbformat.writes(clean_copy(notebook)))
+            copy = clean_copy(notebook)
+            copy.metadata["routing"] = {"source_sha256": pending.source_sha256}
+            write_atomically(results / pending.name / f"{pending.name}.ipynb", nbformat.writes(copy))
+            provenance.record_output(results / pending.name / f"{pending.name}.ipynb")
         except ValueError as error:
             failure["error"] = str(error)
     outcome = pending.ended("failed" if failure else "ok", results, time.perf_counter() - clock_s, **failure)

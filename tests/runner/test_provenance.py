@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from routing.files import hash_table
+from routing.files import hash_file, hash_table, write_json
 from routing.runner import provenance
 from routing.runner.provenance import MANIFEST, describe_code, start_run
 
@@ -137,3 +137,13 @@ def test_a_copy_within_another_repository_has_no_commit(tmp_path, place):
 def test_without_git_the_code_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert describe_code() == {"commit": None, "dirty": None}
+
+
+def test_an_output_made_after_the_run_is_added_to_its_manifest(tmp_path):
+    late = tmp_path / "01_a.ipynb"
+    late.write_text("{}")
+    provenance.record_output(late)  # without a manifest there is nothing to add to
+    write_json(tmp_path / "manifest.json", {"name": "01_a", "outputs": {"a.png": "1"}})
+    provenance.record_output(late)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    assert content == {"name": "01_a", "outputs": {"a.png": "1", "01_a.ipynb": hash_file(late)}}

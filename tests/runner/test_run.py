@@ -20,8 +20,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from routing.__main__ import main
-from routing.files import lock_folder
+from routing.files import hash_file, lock_folder
 from routing.runner import run
+from routing.runner.pages import hash_sources
 from routing.runner.run import (
     Outcome,
     check_kernel,
@@ -270,6 +271,21 @@ def test_full_results_go_where_they_are_committed(tmp_path, monkeypatch, finishe
     assert finished("full") == ["01_a"]
     assert (tmp_path / "results" / "01_a" / "a.png").exists()
     assert 'src="../results/01_a/a.png"' in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_full_run_leaves_a_copy_that_names_its_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "from pathlib import Path\nfolder = Path('results/01_a')\nfolder.mkdir(parents=True)\n"
+    code += "(folder / 'manifest.json').write_text('{\"outputs\": {}}')"
+    write_notebook(tmp_path / "nb" / "01_a.ipynb", code)
+    (outcome,) = run_notebooks("full", tmp_path / "nb", output=tmp_path / "out")
+    assert outcome.status == "ok", outcome.failure
+    folder = tmp_path / "results" / "01_a"
+    stamp = nbformat.read(folder / "01_a.ipynb", as_version=4).metadata["routing"]
+    source = hash_sources(nbformat.read(tmp_path / "nb" / "01_a.ipynb", as_version=4))
+    assert stamp == {"source_sha256": source} and outcome.source_sha256 == source
+    outputs = json.loads((folder / "manifest.json").read_text())["outputs"]
+    assert outputs == {"01_a.ipynb": hash_file(folder / "01_a.ipynb")}
 
 
 def test_a_cell_past_its_time_and_a_dead_kernel_fail_by_name(tmp_path, monkeypatch):
