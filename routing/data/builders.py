@@ -237,7 +237,7 @@ def build_arena_hard(files: Sequence[Path], flag: Flag) -> Tables:
 
 
 def _games(winners: list[str]) -> list[tuple[str, int]]:
-    """Return winner and strength of two games from their rows; none where these cannot be told apart."""
+    """Return winner and strength of two games from their rows; none where these cannot be distinguished."""
     runs = [(winner, len(list(group))) for winner, group in itertools.groupby(winners)]
     if len(runs) == 1 and runs[0][1] in (2, 4, 6):
         runs = [(runs[0][0], runs[0][1] // 2)] * 2

@@ -32,7 +32,7 @@ _index = lru_cache(pd.Index)  # making one takes longer than a choice
 
 @dataclass(eq=False)
 class LiteLLMPlugin:
-    """Choose for each request the model of greatest expected win share minus `quality_per_usd` times price.
+    """Choose for each request the model of highest expected win share minus `quality_per_usd` times price.
 
     Where that fails, for want of known models, of text or by any exception, all candidates stay, with a warning of
     the logger ``routing.integrations.litellm``. A retry of a request goes to the best model that was not tried yet.

@@ -50,7 +50,7 @@ def fit_position_effect(battles: pd.DataFrame, prior_strength: float = 0.0) -> P
     ------
     ValueError
         As `encode_battles`, and where no finite estimate exists without a prior: as `fit_bradley_terry`; or the order
-        of display is settled by the models, so that their ratings and the effect cannot be told apart; or battles too
+        of display is settled by the models, so that their ratings and the effect cannot be separated; or battles too
         one-sided for finite ratings and effect. The message names models.
     RuntimeError
         As `fit_bradley_terry`.
@@ -83,7 +83,7 @@ def fit_position_effect(battles: pd.DataFrame, prior_strength: float = 0.0) -> P
 
 
 def _check_finite(pairs: PairSums, models: tuple[str, ...], has_tie: bool) -> None:
-    """Raise ValueError unless ratings and effect are told apart and finite; see `find_estimable` for the condition.
+    """Raise ValueError unless ratings and effect can be separated and are finite, by the condition of `find_estimable`.
 
     With the effect it is no question of graphs but a linear programme: look for the direction (d, g, s) of ratings,
     effect and 2 log nu that takes most from no observed outcome, where ``d_i - d_j + g`` stands for ``d_i - d_j``.
@@ -109,6 +109,6 @@ def _check_finite(pairs: PairSums, models: tuple[str, ...], has_tie: bool) -> No
         gained = found[:n_models]
         rising, falling = (name_some(np.array(models)[gained == end]) for end in (gained.max(), gained.min()))
         raise ValueError(
-            f"battles this one-sided have no finite ratings and effect of the greatest likelihood: {rising} can rise"
+            f"battles this one-sided have no finite ratings and effect of highest likelihood: {rising} can rise"
             f" above {falling} together with the effect for ever; leave models out, or {prior}"
         )

@@ -30,7 +30,7 @@ class BertRouter(ClassifierRouter):
        one fixed pair (strong, tie, weak), and the probability of a tie goes to the weak model (`ThreeLabelRouter` in
        `routing.studies.order.original`);
     2. the mean of the states instead of the first token's, as the weights here are made for it;
-    3. the leaderboard is a fixed part of the rating, so that the transformer learns only what prompts change.
+    3. the leaderboard is a fixed part of the rating, the transformer learns what depends on the prompt.
     """
 
     encoder_precision: str = "auto"  # of the vectors with ``train="head"``, as in `PromptEncoder`

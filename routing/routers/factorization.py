@@ -17,7 +17,7 @@ from routing.battles import BattleCodes, number_texts, sum_outcomes
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.routers.base import EmbeddingRouter, Prompts
 
-RELEASED_NOISE = 0.1  # standard deviation of what the released code adds to every prompt vector
+RELEASED_NOISE = 0.1  # standard deviation of what RouteLLM's code adds to every prompt vector
 
 
 @dataclass
@@ -45,7 +45,7 @@ class MatrixFactorizationRouter(EmbeddingRouter):
     early_stopping : bool
         Keep the best epoch on held-out prompts, epoch 0 (the leaderboard) among them; else the last one, as the paper.
     reference : bool
-        The released form: no b, model vectors scaled to length 1, noise on the prompt vectors while training (and
+        RouteLLM's form: no b, model vectors scaled to length 1, noise on the prompt vectors while training (and
         not after it), ties dropped, all epochs.
 
     Notes
@@ -184,7 +184,7 @@ class _Bilinear(torch.nn.Module):
     def loss(
         self, vectors: torch.Tensor, models: torch.Tensor, outcome: torch.Tensor, training: bool = False
     ) -> torch.Tensor:
-        """Return the mean negative log-likelihood under Davidson's model (of decided battles for the released form).
+        """Return the mean negative log-likelihood under Davidson's model (of decided battles for RouteLLM's form).
 
         `vectors` is (B, width) float32, `models` (B, 2), and `outcome` (B,): 0 first won, 1 tie, 2 second won.
         """

@@ -234,7 +234,7 @@ class SimilarityRouter(EmbeddingRouter):
         """Return ratings of the tiers on prompts given as unit vectors: (n_prompts, n_tiers), log-odds."""
         vectors = self._check_width(vectors)
         n_battles, n_tiers = len(self.battle_vectors), len(self.tier_ratings)
-        # Two arrays of n_tiers x n_tiers a prompt are what Newton's method holds beside the similarities.
+        # Two arrays of n_tiers x n_tiers a prompt are what Newton's method holds next to the similarities.
         batch = int(np.clip(BLOCK_BYTES // (4 * n_battles + 64 * n_tiers**2), 1, MAX_BATCH))
         rated = np.empty((len(vectors), n_tiers))
         for begin in range(0, len(vectors), batch):

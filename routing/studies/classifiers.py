@@ -39,7 +39,7 @@ SETTINGS = {
     "full": {"n_tiers": 10, "max_length": 128, "batch_size": 16},
 }
 SIMULATED_RATES = {"bert": 1e-4, "causal_llm": 2e-4}
-# As the paper's, but where all weights are trained, which one device does not hold, matrices of low rank beside them
+# As the paper's, but where all weights are trained, which one device does not hold, matrices of low rank next to them
 # with the learning rate that is usual for these [Hu22].
 PAPER_CAUSAL_LLM = {"name": "meta-llama/Meta-Llama-3-8B", "max_length": 2048, "batch_size": 8, "n_epochs": 1}
 LOW_RANK = {"lora_rank": 16, "learning_rate": 1e-4}

@@ -98,7 +98,7 @@ def write_four_battles(folder: Path = FOLDER) -> str:
 
 
 def list_notebooks(folder: Path = FOLDER) -> str:
-    """Return a table of the notebooks beside the results: number, question, links, minutes of the last full run."""
+    """Return a table of the notebooks next to the results: number, question, links, minutes of the last full run."""
     minutes = pd.read_csv(folder / "tables" / "minutes.csv", dtype={"notebook": "str"}).set_index("notebook")["minutes"]
     rows = []
     for path in sorted((folder.parent / "notebooks").glob("[0-9][0-9]_*.ipynb")):

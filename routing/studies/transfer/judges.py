@@ -24,7 +24,7 @@ def one_battle_each(battles: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement_table(battles: pd.DataFrame) -> pd.DataFrame:
-    """Return how often people and GPT-4 say the same of the same two answers, overall and by kind of prompt.
+    """Return how often people and GPT-4 say the same of the same two answers, overall and by category.
 
     `battles` as `read_arena33k`. The columns are kind, measure ("same verdict", of three; "same winner", where both
     name one; "GPT-4 names a winner", where people call it a tie), estimate, low, high (95 %, Wilson), n.
