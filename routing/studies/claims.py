@@ -27,6 +27,7 @@ class Finding(NamedTuple):
 
     ours: str
     verdict: str
+    covers: str = ""  # what its intervals cover, where the CSV says so
 
 
 class Claim(NamedTuple):
@@ -35,7 +36,7 @@ class Claim(NamedTuple):
     claim: str
     scope: str
     notebook: str  # two digits
-    covers: str  # what its intervals cover
+    covers: str  # what its intervals cover, unless the finding says so
     judge: Callable[[Path], Finding]
     source: str = "paper"  # or "ours"
 
@@ -66,6 +67,11 @@ def _compare(low: float, paper: float, high: float) -> str:
     return "above the paper" if low > paper else "below the paper" if high < paper else "inside the interval"
 
 
+def _covers(areas: pd.DataFrame) -> str:
+    over = areas.get("interval_over", pd.Series(PROMPTS, index=areas.index)).value_counts(sort=False)
+    return ", ".join(name if n == len(areas) else f"{name} ({n} of {len(areas)})" for name, n in over.items())
+
+
 def _count(n: int, of: int, word: str = "reproduced") -> str:
     return word if n == of else f"not {word}" if n == 0 else f"in part: {n} of {of}"
 
@@ -83,17 +89,20 @@ def judge_votes(folder: Path, benchmark: str) -> Finding:
     above, below, text = count_sides(areas)
     near = "reproduced" if above == below == 0 else f"{above} of {len(areas)} above it, {below} below"
     paper = f"; the paper's {areas['paper'].min():.3f} to {areas['paper'].max():.3f}"
-    return Finding(text + paper, _count(above, len(areas)) if benchmark == "MT-Bench" else near)
+    verdict = _count(above, len(areas)) if benchmark == "MT-Bench" else near
+    return Finding(text + paper, verdict, _covers(areas))
 
 
 def judge_added(folder: Path, benchmark: str, added: str) -> Finding:
     """Judge whether adding battles to the votes raises routers: the interval with them lies above that without."""
-    both = _areas(folder, benchmark=benchmark).pivot(index="router", columns="training_data")
+    areas = _areas(folder, benchmark=benchmark)
+    both = areas.pivot(index="router", columns="training_data")
     raised = int((both["low"][added] > both["high"]["arena"]).sum())
     best = both["estimate"][added].idxmax()
     before, after = (write_interval(both.xs(name, axis=1, level=1).loc[best]) for name in ("arena", added))
     text = f"{raised} of {len(both)} raised beyond both intervals; best {after}, on votes alone {before}"
-    return Finding(f"{text}; the paper's best {both['paper'][added].max():.3f}", _count(raised, len(both)))
+    text += f"; the paper's best {both['paper'][added].max():.3f}"
+    return Finding(text, _count(raised, len(both)), _covers(areas[areas["training_data"] == added]))
 
 
 def judge_gold(folder: Path) -> Finding:
@@ -150,9 +159,14 @@ def judge_order(folder: Path) -> Finding:
     audit = pick_rows(folder, "02_order_swap/exchanges.csv", kind="fixed")
     flips = pick_rows(folder, "02_order_swap/decisions.csv", kind="RouteLLM")
     flips = flips[np.isclose(flips["strong_share"], 0.5)]
+    moved = pick_rows(folder, "02_order_swap/consequences.csv", kind="RouteLLM")
+    moved = moved.loc[moved["order"] != "pair swapped", "difference"].abs().max()
     most, largest = flips.loc[flips["estimate"].idxmax()], audit["largest_change"].max()
     text = f"swapping all rows changes {write_interval(most, '.1%')} of decisions of RouteLLM's similarity weighting on"
-    text += f" {most['benchmark']}, no swap of {audit['swap'].nunique()} a fixed router by more than {largest:g}"
+    text += (
+        f" {most['benchmark']} and its APGR (exact) by at most {moved:.3f}; the largest change of a fixed router under"
+    )
+    text += f" {audit['swap'].nunique()} swaps is {largest:g}"
     return Finding(text, "holds" if largest == 0 else "fails")
 
 
@@ -208,5 +222,8 @@ def judge_safely(judge: Callable[[Path], Finding], folder: Path) -> Finding:
 
 def judge_claims(folder: Path) -> pd.DataFrame:
     """Return each claim as the fields of `Claim` and `Finding`, but for the function, from the CSVs in `folder`."""
-    rows = [{**claim._asdict(), **judge_safely(claim.judge, folder)._asdict()} for claim in CLAIMS]
+    rows = []
+    for claim in CLAIMS:
+        found = judge_safely(claim.judge, folder)
+        rows.append({**claim._asdict(), **found._asdict(), "covers": found.covers or claim.covers})
     return pd.DataFrame(rows).drop(columns="judge")

@@ -40,8 +40,8 @@ def test_votes_are_judged_by_intervals_above_and_below_one_half(tmp_path):
     level = ("arena", "c", 0.5, 0.4, 0.5, 0.6)
     write_areas(tmp_path, *((name, *row) for name in ("MT-Bench", "MMLU") for row in (above, below, level)))
     ours = "1 of 3 above random order, 1 below; best 0.550 [0.510, 0.600]; the paper's 0.400 to 0.600"
-    assert claims.judge_votes(tmp_path, "MT-Bench") == (ours, "in part: 1 of 3")
-    assert claims.judge_votes(tmp_path, "MMLU") == (ours, "1 of 3 above it, 1 below")
+    assert claims.judge_votes(tmp_path, "MT-Bench") == (ours, "in part: 1 of 3", "prompts")
+    assert claims.judge_votes(tmp_path, "MMLU") == (ours, "1 of 3 above it, 1 below", "prompts")
     write_areas(tmp_path, ("MT-Bench", *below), ("MMLU", *level))
     assert claims.judge_votes(tmp_path, "MT-Bench").verdict == "not reproduced"
     assert claims.judge_votes(tmp_path, "MMLU").verdict == "reproduced"
@@ -71,7 +71,7 @@ def test_a_saving_is_random_calls_over_the_routers(tmp_path, shares, verdict):
     row = {"benchmark": "MT-Bench", "router": "a", "pgr": 0.5, "strong_share": share, "low": low, "high": high}
     random = {**row, "router": "random", "saving": 9.0}
     write(tmp_path, "07_two_models/costs.csv", pd.DataFrame([{**row, "saving": 0.5 / share}, random]))
-    ours, found = claims.judge_saving(tmp_path, "MT-Bench")
+    ours, found, _ = claims.judge_saving(tmp_path, "MT-Bench")
     assert found == verdict
     assert ours == f"{0.5 / share:.2f} [{0.5 / high:.2f}, {0.5 / low:.2f}]; the paper's 3.66"
 
@@ -80,9 +80,11 @@ def test_order_holds_only_without_any_change(tmp_path):
     audit = pd.DataFrame({"kind": ["fixed", "fixed"], "swap": ["all rows", "half"], "largest_change": [0.0, 0.0]})
     rows = {"kind": "RouteLLM", "benchmark": "MMLU", "strong_share": 0.5, "estimate": 0.05, "low": 0.04, "high": 0.06}
     write(tmp_path, "02_order_swap/decisions.csv", pd.DataFrame([rows]))
+    moved = {"kind": "RouteLLM", "order": ["all rows", "half", "pair swapped"], "difference": [0.01, -0.02, 0.5]}
+    write(tmp_path, "02_order_swap/consequences.csv", pd.DataFrame(moved))
     write(tmp_path, "02_order_swap/exchanges.csv", audit)
-    ours, verdict = claims.judge_order(tmp_path)
-    assert verdict == "holds" and "5.0% [4.0%, 6.0%]" in ours and "no swap of 2" in ours
+    ours, verdict, _ = claims.judge_order(tmp_path)
+    assert verdict == "holds" and "5.0% [4.0%, 6.0%]" in ours and "by at most 0.020" in ours and "2 swaps is 0" in ours
     write(tmp_path, "02_order_swap/exchanges.csv", audit.assign(largest_change=[0.0, 1e-9]))
     assert claims.judge_order(tmp_path).verdict == "fails"
 
@@ -91,8 +93,20 @@ def test_routing_pays_where_the_interval_is_above_zero(tmp_path):
     rows = [("ARC", 0.0, 0.0, 0.0), ("DC", 0.04, 0.03, 0.05)]
     table = pd.DataFrame(rows, columns=["task", "estimate", "low", "high"]).assign(measure="over_constant")
     write(tmp_path, "08_many_models/when_routing_pays.csv", table)
-    ours, verdict = claims.judge_many(tmp_path)
+    ours, verdict, _ = claims.judge_many(tmp_path)
     assert verdict == "in part: 1 of 2" and ours.endswith("best DC +0.040 [+0.030, +0.050]")
+
+
+def test_what_an_interval_covers_is_read_where_the_csv_says_so(tmp_path):
+    rows = [("MT-Bench", "arena", name, 0.6, 0.51, 0.55, 0.6) for name in "abc"]
+    write_areas(tmp_path, *rows)
+    assert claims.judge_claims(tmp_path).loc[0, "covers"] == "prompts"
+    table = pd.read_csv(tmp_path / "tables" / "paper_vs_ours.csv")
+    both = "prompts and training"
+    write(tmp_path, "tables/paper_vs_ours.csv", table.assign(interval_over=[both, both, "prompts"]))
+    assert claims.judge_claims(tmp_path).loc[0, "covers"] == f"{both} (2 of 3), prompts (1 of 3)"
+    write(tmp_path, "tables/paper_vs_ours.csv", table.assign(interval_over=both))
+    assert claims.judge_claims(tmp_path).loc[0, "covers"] == both
 
 
 def test_a_claim_whose_csv_is_missing_or_of_another_form_says_so(tmp_path):
