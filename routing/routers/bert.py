@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +33,10 @@ class BertRouter(ClassifierRouter):
     """
 
     encoder_precision: str = "auto"  # of the vectors with ``train="head"``, as in `PromptEncoder`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.encoder_precision = self._encoder.precision  # by name, so that a saved router keeps it
 
     def _load_backbone(self) -> nn.Module:
         from transformers import AutoConfig, AutoModel
@@ -67,6 +70,3 @@ class BertRouter(ClassifierRouter):
     def _encoder(self) -> PromptEncoder:
         settings = {"revision": self.revision, "n_layers": self.n_layers, "precision": self.encoder_precision}
         return PromptEncoder(self.name, self.max_length, device=self.device, **settings)
-
-    def _settings(self) -> dict[str, Any]:
-        return super()._settings() | {"encoder_precision": self._encoder.precision}
