@@ -35,7 +35,7 @@ TRAINING_DATA = ("arena", "arena+judge", "arena+gold")  # the paper's; those tha
 SIMULATED = {"n_tiers": None, "batch_size": 32, "head_learning_rate": 1e-3}
 SETTINGS = {
     "smoke": SIMULATED | {"max_length": 32, "n_layers": 2},
-    "quick": SIMULATED | {"max_length": 40, "checkpoint_steps": 20},
+    "quick": SIMULATED | {"max_length": 40, "n_layers": 3, "checkpoint_steps": 20},
     "full": {"n_tiers": 10, "max_length": 128, "batch_size": 16},
 }
 SIMULATED_RATES = {"bert": 1e-4, "causal_llm": 2e-4}
