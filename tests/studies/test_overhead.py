@@ -27,7 +27,7 @@ from routing.studies.overhead.costs import (
     usd_per_million,
 )
 from routing.studies.overhead.growth import VOTES, plot_cluster_growth, plot_growth, random_battles, time_growth
-from routing.studies.overhead.requests import Workload, measure_routers, route, time_requests
+from routing.studies.overhead.requests import Workload, measure_routers, route, split_request, time_requests
 from routing.studies.overhead.timing import peak_memory_mib, peak_memory_of, run_on_one_core
 from routing.studies.paper import PAPER_OVERHEAD, USD_PER_CORE_HOUR
 
@@ -224,6 +224,22 @@ def test_the_growth_of_the_cluster_is_that_of_the_committed_measurement():
     table = pd.read_csv(VOTES)
     figure = plot_cluster_growth(table)
     assert figure.get_suptitle().startswith(f"2 workers turn {table['battles'].max():,} votes into ratings")
+
+
+def test_one_request_is_split_into_its_steps(battles):
+    calls = []
+
+    def encode(texts: list[str]) -> np.ndarray:
+        calls.append(texts)
+        time.sleep(0.02)
+        return np.array([[len(text), 1.0] for text in texts])
+
+    router = SimilarityRouter(prior_strength=1.0, encoder=PromptEncoder(encode)).fit(battles)
+    calls.clear()
+    steps = split_request(router, "a prompt", PAIR, 3).set_index("step")["ms"]
+    assert calls == [["a prompt"]] * 7  # one to load, and two per run
+    assert steps["encode the text"] >= 20 > steps["compare with the threshold"] > 0
+    assert steps["the whole request"] >= steps["encode the text"] - 5
 
 
 # -- figures of requests ----------------------------------------------------------------------------------------------

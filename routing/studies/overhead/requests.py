@@ -6,6 +6,7 @@ runs. A fresh process imports this module to measure a router, so it imports not
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import tempfile
@@ -47,6 +48,30 @@ class Workload:
 def route(router: Router, prompts: Sequence[str], pair: tuple[str, str]) -> np.ndarray:
     """Return the model of `pair` that each prompt goes to: (n_prompts,)."""
     return route_pair(router.win_probability(prompts, *pair), THRESHOLD, *pair)
+
+
+def split_request(router: EmbeddingRouter, prompt: str, pair: tuple[str, str], n_runs: int) -> pd.DataFrame:
+    """Return the milliseconds of each step of one request, and of the whole, measured on its own: medians of runs.
+
+    Columns are step and ms. The prompt is encoded each time, without a cache.
+    """
+    router = copy.copy(router)
+    router.encoder = replace(router.encoder, cache=False)
+    route(router, [prompt], pair)  # loads the model
+    rows = []
+    for _ in range(n_runs):
+        clock = [time.perf_counter()]
+        vectors = router.encoder.encode([prompt])
+        clock.append(time.perf_counter())
+        margin = router.margin(vectors, *pair)
+        clock.append(time.perf_counter())
+        route_pair(router.win_probability_at(margin), THRESHOLD, *pair)
+        clock.append(time.perf_counter())
+        route(router, [prompt], pair)
+        clock.append(time.perf_counter())
+        rows.append(1e3 * np.diff(clock))
+    steps = ["encode the text", "rate both models", "compare with the threshold", "the whole request"]
+    return pd.DataFrame({"step": steps, "ms": np.median(rows, axis=0)})
 
 
 def time_requests(router: Router, workload: Workload) -> pd.DataFrame:
