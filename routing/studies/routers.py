@@ -222,13 +222,16 @@ def find_neighbours(
 
 def plot_neighbours(table: pd.DataFrame) -> Figure:
     """Draw the weights of `find_neighbours`, below each prompt those of its neighbours."""
-    rows = []
-    for number, (prompt, part) in enumerate(table.groupby("prompt", sort=False)):
-        rows.append((f"for: {textwrap.shorten(prompt, 60, placeholder=' …')}", np.nan))
-        for neighbour, weight in zip(part["neighbour"], part["weight"], strict=True):  # spaces keep equal texts apart
-            rows.append((textwrap.shorten(neighbour, 60, placeholder=" …") + number * " ", weight))
+    rows: dict[str, float] = {}
+    for prompt, part in table.groupby("prompt", sort=False):
+        texts = {f"for: {prompt}": np.nan} | dict(zip(part["neighbour"], part["weight"], strict=True))
+        for text, weight in texts.items():
+            name = textwrap.shorten(text, 60, placeholder=" …")
+            while name in rows:  # spaces keep texts apart that begin alike
+                name += " "
+            rows[name] = weight
     title = f"Next to the most similar prompt the median battle still weighs {table['median_weight'].median():.2f}"
-    shown = pd.DataFrame(rows, columns=["name", "estimate"])
+    shown = pd.DataFrame({"name": list(rows), "estimate": list(rows.values())})
     return plot_rows(shown, "weight in the fit (most similar prompt: 1)", title)
 
 
@@ -307,7 +310,8 @@ def plot_learning_curve(curve: pd.DataFrame) -> Figure:
     table = losses.groupby(["part", "epoch"], sort=False)["value"].agg(loss="mean", low="min", high="max").reset_index()
     validation = table[table["part"] == "validation"].set_index("epoch")["loss"]
     best = validation.idxmin()
-    title = f"Validation loss is lowest after {best} epochs" if best else "Validation loss rises from the first epoch"
+    epochs = f"{best} epoch{'s' * (best > 1)}"
+    title = f"Validation loss is lowest after {epochs}" if best else "Validation loss rises from the first epoch"
     labels = ("epoch (0: the leaderboard)", "log-loss (nats per battle; band: all seeds)")
     return plot_lines(table, "epoch", "loss", labels, title, by="part")
 

@@ -163,6 +163,8 @@ def test_neighbours_are_the_prompts_of_largest_weight(study, vectors):
     assert table.groupby("prompt", sort=False)["weight"].apply(lambda w: w.is_monotonic_decreasing).all()
     labels = [label.get_text().strip() for label in routers.plot_neighbours(table).axes[0].get_yticklabels()]
     assert len(labels) == 10 and labels[0].startswith("for: ") and labels[5].startswith("for: ")
+    alike = table.assign(neighbour=[f"{'the same beginning ' * 4}{number}" for number in range(8)])
+    assert len(routers.plot_neighbours(alike).axes[0].get_yticklabels()) == 10
 
 
 def test_fewer_battles_count_with_a_larger_gamma(study, vectors):
