@@ -1,5 +1,8 @@
 """Define routers: ratings of models that depend on the prompt; save and load them; two baselines.
 
+A router is a Bradley-Terry model whose ratings depend on the prompt, which is the idea of Prompt-to-Leaderboard, too
+[P2L25]; models have learned vectors in EmbedLLM, as in matrix factorization here [EmbedLLM24].
+
 The probabilities of a pair follow from the difference of two ratings (log-odds) alone. So naming the pair the other way
 round mirrors the answer, any two models can be compared, and a router need not know which of them is "strong".
 """

@@ -89,6 +89,8 @@ def test_curves_run_from_the_weak_model_to_the_strong(study, sets, rng):
         assert line["pgr"].to_numpy() == pytest.approx(shares)
         by_router = part.pivot(index="strong_share", columns="router", values="estimate")
         assert (by_router["oracle"] >= by_router.max(axis=1) - 1e-12).all()
+        ends = part.pivot(index="strong_share", columns="router", values="high")
+        assert (ends.max(axis=1) <= by_router["oracle"] + 1e-12).all()
 
 
 def test_the_rules_of_the_paper_and_of_its_code_agree_where_the_curve_is_a_line(study):

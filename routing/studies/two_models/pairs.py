@@ -197,7 +197,7 @@ def curve_table(
 ) -> pd.DataFrame:  # fmt: skip
     """Return call-performance curves: strong_share, estimate, low, high (quality), pgr (of the estimate).
 
-    A band is that of the recovered gap, drawn between the two models' quality on all prompts.
+    A band is that of the recovered gap, drawn between the two models' quality on all prompts, and cut at the oracle.
     """
     metrics = {share: lambda curve, share=share: float(curve.pgr(share)) for share in shares}
     table = evaluate_margins(margins, sets, benchmarks, n_resamples, rng, metrics, baselines=True, refits=refits)
@@ -206,7 +206,9 @@ def curve_table(
     for (data, benchmark), rows in table.groupby(["training_data", "benchmark"]).groups.items():
         kept = sets.evaluated[data][benchmark]
         strong, weak = (values[kept].mean() for values in pair_quality(benchmarks[benchmark]))
-        table.loc[rows, columns] = weak + table.loc[rows, columns] * (strong - weak)
+        part = weak + table.loc[rows, columns] * (strong - weak)
+        best = part.loc[table.loc[rows, "router"] == "oracle", "estimate"]  # by share, as each router's rows
+        table.loc[rows, columns] = part.assign(high=np.minimum(part["high"], np.resize(best, len(part))))
     return table
 
 
