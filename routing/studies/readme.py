@@ -20,9 +20,8 @@ import pandas as pd
 from routing.battles import swap_battles
 from routing.files import write_atomically
 from routing.studies import claims, report
-from routing.studies.inputs import PAIR
 from routing.studies.order import original
-from routing.studies.paper import read_paper_tables, write_markdown
+from routing.studies.paper import write_markdown
 
 FOLDER = Path(__file__).parents[2] / "results"
 README = FOLDER.parent / "README.md"
@@ -31,17 +30,11 @@ BLOCK = re.compile(r"(?<=<!--)(?!end-->)(?P<name>[a-z ]+)-->\n.*?(?=<!--end-->)"
 
 
 def write_tables(folder: Path = FOLDER) -> None:
-    """Write into ``tables`` what no notebook does: ``minutes.csv``, ``paper_best.csv`` and ``four_battles.csv``.
-
-    How long each notebook ran, the paper's best APGR per benchmark, and P(strong wins) of the four battles by hand.
-    """
+    """Write into ``tables`` how long each notebook ran (``minutes.csv``) and P(strong wins) of ``four_battles.csv``."""
     manifests = sorted(folder.glob("[0-9][0-9]_*/manifest.json"))
     seconds = {path.parent.name[:2]: json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in manifests}
     table = pd.DataFrame({"notebook": list(seconds), "minutes": [value / 60 for value in seconds.values()]})
     table.to_csv(folder / "tables" / "minutes.csv", index=False, float_format="%.2f", lineterminator="\n")
-    paper = read_paper_tables()
-    best = paper[paper["strong"] == PAIR[0]].groupby("benchmark", sort=False)["apgr"].max().reset_index()
-    best.to_csv(folder / "tables" / "paper_best.csv", index=False, lineterminator="\n")
     orders = {"as shown": original.FOUR_BATTLES, "all swapped": swap_battles(original.FOUR_BATTLES)}
     rows = []
     for order, battles in orders.items():
