@@ -149,6 +149,12 @@ def few_threads(n_models: int) -> Iterator[None]:
                 _limits.restore_original_limits()
 
 
+def count_threads() -> int:
+    """Return the number of threads that matrix products use now."""
+    pools = _linear_algebra().info()
+    return max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=1)
+
+
 def solve_ratings(
     pairs: PairSums,
     n_models: int,

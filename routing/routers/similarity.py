@@ -7,6 +7,7 @@ matrix product (similarities), one sum into pair counts, and one Newton solve.
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -15,7 +16,7 @@ import pandas as pd
 
 from routing.battles import BattleCodes, PairCounts, encode_battles, pair_codes, split_codes, sum_codes
 from routing.ratings.bradley_terry import WEAKEST_PRIOR, check_converged, fit_bradley_terry, name_some, rating_tiers
-from routing.ratings.newton import PairSums, pair_sums, solve_ratings
+from routing.ratings.newton import PairSums, count_threads, pair_sums, solve_ratings
 from routing.ratings.ties import outcome_probability
 from routing.routers.base import EmbeddingRouter, Prompts
 
@@ -79,12 +80,20 @@ def weigh(similarity: np.ndarray, most_similar: np.ndarray, gamma: float) -> np.
 
 
 def sum_runs(similarity: np.ndarray, most_similar: np.ndarray, gamma: float, starts: np.ndarray) -> np.ndarray:
-    """Sum weights over the runs of battles that begin at `starts`: (n_prompts, n_runs) float64."""
+    """Sum weights over the runs of battles that begin at `starts`: (n_prompts, n_runs) float64.
+
+    On as many threads as the matrix product before it; a prompt's sums do not depend on them.
+    """
     sums = np.empty((len(similarity), len(starts)))
-    for begin in range(0, len(similarity), CACHED_ROWS):  # a few rows at a time stay in the processor's cache
+
+    def sum_rows(begin: int) -> None:  # a few rows at a time stay in the processor's cache
         rows = slice(begin, begin + CACHED_ROWS)
         weights = weigh(similarity[rows].copy(), most_similar[rows], gamma)
         sums[rows] = np.add.reduceat(weights, starts, axis=1, dtype=np.float64)
+
+    blocks = range(0, len(similarity), CACHED_ROWS)
+    with ThreadPoolExecutor(count_threads() if len(blocks) > 1 else 1) as pool:
+        list(pool.map(sum_rows, blocks))
     return sums
 
 

@@ -175,3 +175,14 @@ def test_in_double_precision_neither_batches_nor_the_order_of_rows_move_a_rating
         for q, m in zip(queries, most, strict=True)
     ]
     np.testing.assert_allclose(np.concatenate(alone), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_changes_no_bit_of_a_sum(threads, rng, monkeypatch):
+    cosine = rng.uniform(0.1, 1, size=(11, 500)).astype(np.float32)
+    arguments = cosine, cosine.max(axis=1), 10.0, np.array([0, 3, 200, 201])
+    alone = sum_runs(*arguments)
+    monkeypatch.setattr("routing.routers.similarity.count_threads", lambda: threads)
+    np.testing.assert_array_equal(sum_runs(*arguments), alone)
+    expected = np.add.reduceat(similarity.weigh(cosine.copy(), arguments[1], 10.0).astype(float), arguments[3], axis=1)
+    np.testing.assert_allclose(alone, expected, rtol=1e-12)
