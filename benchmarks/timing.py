@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
+
+
+def describe_machine() -> str:
+    """Return the processor's name, as Linux gives it or else its architecture, and the number of its cores."""
+    path, name = Path("/proc/cpuinfo"), platform.machine()
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def time_in_turn(competitors: dict[str, Callable[[], object]], repeats: int = 5) -> pd.DataFrame:
@@ -28,5 +40,6 @@ def time_in_turn(competitors: dict[str, Callable[[], object]], repeats: int = 5)
             "least_s": [min(values) for values in seconds.values()],
             "greatest_s": [max(values) for values in seconds.values()],
             "runs": repeats,
+            "machine": describe_machine(),
         }
     )
