@@ -1,6 +1,6 @@
 """Choose what "arena+judge" is by the rule of `routing.studies.mixtures`, then show what each mixture would reach.
 
-    python benchmarks/mixtures.py       (with the real data; half an hour on one core once the prompts are encoded)
+    python benchmarks/mixtures.py       (with the real data; about ten minutes on one core once the prompts are encoded)
 
 Writes results/benchmarks/mixtures.{png,csv}, in which no benchmark takes part, and mixtures_tried.{png,csv}: the APGRs
 of all mixtures, for reporting alone. `MOST_PROMPTS` prompts of a benchmark are enough for that.

@@ -228,9 +228,10 @@ def plot_gains(table: pd.DataFrame) -> Figure:
     parts = {"over_constant": "over the best constant model", "over_shuffled": "over its own choices, shuffled"}
     shown = table[table["measure"].isin(parts) & (table["router"] != "oracle")]
     low = shown.loc[shown["measure"] == "over_constant", "low"]
-    title = f"{(low > 0).sum()} of {len(low)} pairs of router and benchmark significantly beat the best constant model"
+    title = f"{(low > 0).sum()} of {len(low)} have a 95 % CI above the best constant model"
     shown = shown.assign(name=shown["router"], part=shown["measure"].map(parts), text="")
-    return plot_rows(shown, "gain in mean score (95 %)", title, group="part", panel="task", reference=0.0)
+    label = "gain in mean score (95 % CI over prompts)"
+    return plot_rows(shown, label, title, group="part", panel="task", reference=0.0)
 
 
 def plot_published(table: pd.DataFrame) -> Figure:
@@ -269,10 +270,10 @@ def summarize_pay(comparisons: pd.DataFrame, metrics: pd.DataFrame, router: str)
 def plot_pay(table: pd.DataFrame) -> Figure:
     """Draw the table of `summarize_pay`."""
     gains = table[table["measure"] == "over_constant"]
-    title = f"Routing significantly beats the best constant on {(gains['low'] > 0).sum()} of {len(gains)} benchmarks"
+    title = f"On {(gains['low'] > 0).sum()} of {len(gains)} benchmarks routing has a 95 % CI above the best constant"
     shown = table[np.isfinite(table["estimate"]) & np.isfinite(table["low"])].assign(name=table["task"])
     shown["panel"] = shown["measure"].map(PAYS)
-    return plot_rows(shown, "gain in score, or share (95 %)", title, panel="panel", reference=0.0)
+    return plot_rows(shown, "gain in score, or share (95 % CI over prompts)", title, panel="panel", reference=0.0)
 
 
 def arena_score(accuracy: float, usd_per_1000: float, beta: float = 0.1) -> float:
