@@ -14,7 +14,8 @@ UNKNOWN = "not recorded"
 HEADER = ("task", "peer", "ours, s", "peer, s", "peer / ours", "runs", "machine", "physical limit, s", "ours / limit")
 TITLE = "# Benchmarks against other packages\n\n"
 INTRODUCTION = """\
-Seconds are medians of the runs, measured in turn in one process. The physical limit is what the same work costs at
+Seconds are medians of the runs, measured in turn in one process (of the encoder,
+processor seconds). The physical limit is what the same work costs at
 least: reading the rows from memory for counts, the bare matrix product for similarity weighting, and the matrix
 products of the dense layers for the encoder. It is given where it was measured; that of reading the rows is from a run
 of its own (`limits.csv`).
