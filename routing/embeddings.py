@@ -242,7 +242,7 @@ def encode_without_torch(text: str, max_length: int) -> np.ndarray:
 
     In numpy, since a program that encodes one prompt would spend most of its time on importing torch and transformers.
     """
-    from scipy.special import ndtr, softmax
+    from scipy.special import softmax
 
     tokenizer, weights = _load_bundled()
     tokens = tokenizer.encode(mend_surrogates(text[:CHARACTERS_READ])).ids  # ends in a special token
@@ -267,9 +267,21 @@ def encode_without_torch(text: str, max_length: int) -> np.ndarray:
         seen = dense((shares @ value).swapaxes(0, 1).reshape(states.shape), f"{at}.attention.output.dense")
         states = normalize(states + seen, f"{at}.attention.output.LayerNorm")
         inner = dense(states, f"{at}.intermediate.dense")
-        inner = dense(inner * ndtr(inner), f"{at}.output.dense")
+        inner = dense(_gelu(inner), f"{at}.output.dense")
         states = normalize(states + inner, f"{at}.output.LayerNorm")
     return states.mean(axis=0)
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    """Return x times the normal distribution function at x; where torch is loaded by torch, fifteen times as fast."""
+    if "torch" in sys.modules:
+        import torch
+
+        use_one_thread_if_forked()
+        return torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
+    from scipy.special import ndtr
+
+    return x * ndtr(x)
 
 
 @dataclass(frozen=True)
