@@ -27,6 +27,7 @@ from routing.routers.base import normalise_text
 
 N_BUDGETS = 400  # points of each curve
 N_RESAMPLES = 1000
+CLOSE = 1e-9  # relative; trade-offs that differ by less do so by rounding
 COLUMNS = ["router", "metric", "strong_share", "cost_usd", "estimate", "low", "high"]
 
 
@@ -55,7 +56,9 @@ def choose_trade_off(
     models, values, price = policy.align(expected)
     upgrades, rows = policy.upgrades(expected), np.arange(len(values))
     slopes = upgrades.quality_per_usd
-    ends = np.append(0, np.flatnonzero(np.append(slopes[1:] != slopes[:-1], True)[: len(slopes)]) + 1)
+    # No trade-off lies between slopes that differ by rounding alone: they are bought together.
+    apart = np.append(slopes[1:] < slopes[:-1] * (1 - CLOSE), True)[: len(slopes)]
+    ends = np.append(0, np.flatnonzero(apart) + 1)
 
     def means(table: np.ndarray) -> np.ndarray:
         table = np.broadcast_to(table, values.shape)
