@@ -10,6 +10,7 @@ import ast
 import hashlib
 import importlib.util
 import json
+import threading
 import time
 import zipfile
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from routing.battles import canonical_order
 from routing.files import cache_folder, hash_file, hash_table, locked, write_atomically, write_json, write_whole
 from routing.routers.base import Prompts, Router, load_router
 
+_parsing = threading.Lock()  # in two threads at once ast.parse may raise SystemError
 LIBRARIES = ("numpy", "scipy", "torch", "transformers", "accelerate")
 
 
@@ -37,7 +39,9 @@ def hash_sources(module: str) -> str:
         if name in sources:
             continue
         sources[name] = Path(importlib.util.find_spec(name).origin).read_bytes()
-        for node in ast.walk(ast.parse(sources[name])):
+        with _parsing:
+            tree = ast.parse(sources[name])
+        for node in ast.walk(tree):
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             waiting += [name for name in names if name and name.startswith("routing.")]

@@ -98,7 +98,7 @@ def test_when_routing_pays_is_read_off_one_router():
     table = contenders.summarize_pay(compared, metrics, "r").set_index("measure")
     assert table.loc["over_constant", "estimate"] == 0.1 and len(table) == 2
     assert table.loc["dollars_saved", ["estimate", "low", "high"]].tolist() == [0.4, -np.inf, 0.5]
-    assert "on 1 of 1" in contenders.plot_pay(table.reset_index()).get_suptitle()
+    assert "On 1 of 1" in contenders.plot_pay(table.reset_index()).get_suptitle()
 
 
 def test_the_arena_score_by_hand_and_the_cheaper_of_equal_answers():

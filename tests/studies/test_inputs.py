@@ -33,9 +33,9 @@ def test_folds_never_split_a_group_and_are_balanced(groups, seed):
     n_groups = len(set(groups))
     if n_groups < 3:
         with pytest.raises(ValueError, match="n_folds is 3"):
-            assign_folds(np.array(groups), 3, np.random.default_rng(seed))
+            assign_folds(np.array(groups, dtype=object), 3, np.random.default_rng(seed))
         return
-    folds = assign_folds(np.array(groups), 3, np.random.default_rng(seed))
+    folds = assign_folds(np.array(groups, dtype=object), 3, np.random.default_rng(seed))
     table = pd.DataFrame({"group": groups, "fold": folds})
     assert (table.groupby("group")["fold"].nunique() == 1).all()
     sizes = table.drop_duplicates("group")["fold"].value_counts()
