@@ -150,6 +150,8 @@ def plot_rows(
     for axis, part in panels:
         axis.set(xlabel=label, xscale="log" if log_x else "linear")
         axis.margins(x=0.14)
+        if panel and not log_x:
+            axis.locator_params(axis="x", nbins=4)  # more would overlap in a narrow panel
         _draw_reference(axis.axvline, reference)
         for row in part.to_dict("records"):
             kind, x, high = row[group] if group else None, row["estimate"], row.get("high", np.nan)
