@@ -46,6 +46,9 @@ EASY = """## What was easy
 
 ## Deviations
 
+A router drawn in grey tells the pair apart on no prompt. Similarity weighting on *all* is one: the gold labels lift
+Mixtral into GPT-4's tier of ten, and models of one tier have one rating.
+
 """
 CHECKLIST = [
     ("models and algorithms", "mathematical setting", "formulas in the notebooks and docstrings, with citation keys"),
