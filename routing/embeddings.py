@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -329,7 +329,8 @@ class PromptEncoder:
 
         Equal prompts of a call get equal bits, and the order of the prompts changes none. The other prompts of the call
         change a vector by rounding only, by padding (about 1e-7, in bfloat16 1e-3). With a cache, every later call
-        returns the vector stored first, bit for bit, in any process.
+        returns the vector stored first, bit for bit, in any process. A single prompt, which bfloat16 would not make
+        faster, is encoded in float32 and stored with those; a later call with others encodes it in bfloat16.
 
         Any text can be encoded, the empty one too; lone surrogates, which JSON can carry, become U+FFFD. `progress`
         shows a bar over the prompts that are not cached, by default on a terminal only.
@@ -352,6 +353,9 @@ class PromptEncoder:
         vectors = _use_cache(self._cache_file, list(position_of), {})
         # Longest first: little padding, and a lack of memory shows at once; then by key, whatever the prompts' order.
         missing = sorted(position_of.keys() - vectors.keys(), key=lambda key: (-len(texts[position_of[key]]), key))
+        if len(missing) == 1 and self._usual and self.precision == "bfloat16":  # kept as what it is
+            single = replace(self, precision="float32").encode([texts[position_of[missing[0]]]])
+            vectors[missing.pop()] = single.astype(VECTOR_DTYPE).tobytes()
         hide_bar = not missing or (None if progress is None else not progress)
         with tqdm(total=len(missing), desc="encode", unit="prompt", disable=hide_bar) as bar:
             for numbers, rows in self._compute([texts[position_of[key]] for key in missing]):
@@ -378,7 +382,7 @@ class PromptEncoder:
             lengths = [min(len(text) // CHARACTERS_PER_TOKEN, self.max_length) for text in texts]
             for numbers in batches_to_read(np.array(lengths), self.batch_size, on_cpu=False):
                 yield numbers, self.name([mend_surrogates(texts[number]) for number in numbers])
-        elif len(texts) == 1 and self._usual:  # in float32, which is close enough to bfloat16 too
+        elif len(texts) == 1 and self._usual:
             yield np.array([0]), encode_without_torch(texts[0], self.max_length)[None]
         elif texts:
             use_one_thread_if_forked()

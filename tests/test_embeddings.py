@@ -677,6 +677,14 @@ def test_bfloat16_gives_nearly_the_vectors_of_float32(minilm):
     assert cosines.min() >= 0.9999 and not np.array_equal(half, single)
 
 
+def test_a_single_prompt_is_kept_with_the_vectors_of_the_precision_it_was_made_in(tmp_path):
+    single, half = (PromptEncoder(cache=tmp_path, precision=precision) for precision in ("float32", "bfloat16"))
+    alone = half.encode(["Why is the sea blue?"])
+    assert alone.tobytes() == single.encode(["Why is the sea blue?"]).tobytes()
+    together = half.encode(["Why is the sea blue?", "Sort a list."])
+    assert 0.9999 < float(together[0] @ alone[0]) and not np.array_equal(together[0], alone[0])
+
+
 def test_an_instruction_that_the_model_is_saved_with_is_given(tmp_path):
     from sentence_transformers import SentenceTransformer
 

@@ -42,10 +42,17 @@ def normalise_text(text: str) -> str:
     return re.sub(r"[\W_]+", "", text.casefold())
 
 
+def normalise_texts(texts: Iterable[str]) -> list[str]:
+    """Return `normalise_text` of each text; of a text that is repeated, as prompts of battles are, once."""
+    texts = list(texts)
+    normalised = {text: normalise_text(text) for text in set(texts)}
+    return [normalised[text] for text in texts]
+
+
 def overlaps(prompts: Iterable[str], others: Iterable[str]) -> np.ndarray:
     """Return whether each prompt is one of the others by `normalise_text`: (n_prompts,) bool."""
-    known = {normalise_text(text) for text in others}
-    return np.array([normalise_text(text) in known for text in prompts], dtype=bool)
+    known = set(normalise_texts(others))
+    return np.array([text in known for text in normalise_texts(prompts)], dtype=bool)
 
 
 # ------------------------------------------------------------------------------------------------------- weights

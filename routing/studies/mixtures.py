@@ -32,7 +32,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from routing.battles import PairCounts, canonical_order, count_pairs
-from routing.data.judged import HUMAN, READERS, judged_battles, match_outcomes, normalise_text, overlaps
+from routing.data.judged import HUMAN, READERS, judged_battles, match_outcomes, normalise_texts, overlaps
 from routing.embeddings import PromptEncoder
 from routing.evaluation.resampling import paired_bootstrap
 from routing.ratings.bradley_terry import fit_bradley_terry, rating_tiers
@@ -173,7 +173,7 @@ def hold_out(
 
     The latter are as `add_leaderboard` gives them, with the leaderboards of the battles to learn from.
     """
-    outside = assign_folds(table["prompt"].map(normalise_text).to_numpy(), 5, rng) == 0
+    outside = assign_folds(np.array(normalise_texts(table["prompt"]), dtype=object), 5, rng) == 0
     learned, held_out = table[~outside].reset_index(drop=True), table[outside]
     few = held_out[["source", "prompt"]].drop_duplicates().sample(frac=1, random_state=rng)
     held_out = held_out.merge(few.groupby("source").head(most_prompts), on=["source", "prompt"])

@@ -215,6 +215,7 @@ def plot_heatmaps(matrices: Mapping[str, pd.DataFrame], label: str, title: str, 
         axis.set(xlabel="", ylabel="", title=name)
         axis.tick_params(axis="both", labelsize=8, length=0)
         plt.setp(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
+        plt.setp(axis.get_yticklabels(), rotation=0)
     return _finish(figure, title)
 
 

@@ -135,7 +135,7 @@ def test_held_out_prompts_are_in_no_source_and_have_an_expected_score(table, rng
     twin = table[table["source"] == "few"].assign(source="many", prompt=lambda part: part["prompt"].str.upper() + "!")
     both = pd.concat([table, twin], ignore_index=True)
     learned, held_out = mixtures.hold_out(both, rng)
-    texts = [set(part["prompt"].map(mixtures.normalise_text)) for part in (learned, held_out)]
+    texts = [set(mixtures.normalise_texts(part["prompt"])) for part in (learned, held_out)]
     assert not texts[0] & texts[1] and held_out["expected"].between(0, 1).all()
     assert len(count_pairs(held_out).models) == 3
 

@@ -187,8 +187,9 @@ def compare_decisions(
 
 def plot_decisions(table: pd.DataFrame) -> Figure:
     """Draw the table of `compare_decisions`, a panel per benchmark."""
-    last = table[(table["kind"] == ROUTELLM) & np.isclose(table["strong_share"], 0.5)].iloc[-1]
-    title = f"Swapping all rows flips {last['estimate']:.1%} of {last['benchmark']} decisions at 50 % strong calls"
+    half = table[(table["kind"] == ROUTELLM) & np.isclose(table["strong_share"], 0.5)]
+    most = half.loc[half["estimate"].idxmax()]
+    title = f"Swapping all rows flips {most['estimate']:.1%} of {most['benchmark']} decisions at 50 % strong calls"
     shown = table.assign(**{name: 100 * table[name] for name in ("strong_share", "estimate", "low", "high")})
     labels = ("strong calls (%)", "decisions changed (%, 95 %)")
     return plot_lines(shown, "strong_share", "estimate", labels, title, by="kind", panel="benchmark", styles=STYLES)
