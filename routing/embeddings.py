@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import os
 import re
 import sqlite3
@@ -31,7 +32,7 @@ from routing.files import cache_folder, hash_file
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
@@ -240,13 +241,12 @@ def _load_bundled() -> tuple[Tokenizer, dict[str, np.ndarray]]:
 def encode_without_torch(text: str, max_length: int) -> np.ndarray:
     """Return the mean state of a text's tokens in all-MiniLM-L6-v2, (384,) float32, up to rounding as torch's.
 
-    In numpy, since a program that encodes one prompt would spend most of its time on importing torch and transformers.
+    In numpy, since a program that encodes one prompt would spend most of its time on importing torch.
     """
-    from scipy.special import softmax
+    from scipy.special import ndtr, softmax
 
-    tokenizer, weights = _load_bundled()
-    tokens = tokenizer.encode(mend_surrogates(text[:CHARACTERS_READ])).ids  # ends in a special token
-    tokens = tokens[:-1][: max_length - 1] + tokens[-1:]
+    weights = _load_bundled()[1]
+    (tokens,) = _tokenize_bundled([text], max_length)
 
     def dense(x: np.ndarray, name: str) -> np.ndarray:
         return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
@@ -267,21 +267,70 @@ def encode_without_torch(text: str, max_length: int) -> np.ndarray:
         seen = dense((shares @ value).swapaxes(0, 1).reshape(states.shape), f"{at}.attention.output.dense")
         states = normalize(states + seen, f"{at}.attention.output.LayerNorm")
         inner = dense(states, f"{at}.intermediate.dense")
-        inner = dense(_gelu(inner), f"{at}.output.dense")
+        inner = dense(inner * ndtr(inner), f"{at}.output.dense")
         states = normalize(states + inner, f"{at}.output.LayerNorm")
     return states.mean(axis=0)
 
 
-def _gelu(x: np.ndarray) -> np.ndarray:
-    """Return x times the normal distribution function at x; where torch is loaded by torch, fifteen times as fast."""
-    if "torch" in sys.modules:
-        import torch
+def _tokenize_bundled(texts: Sequence[str], max_length: int) -> list[np.ndarray]:
+    """Return the tokens of each text in all-MiniLM-L6-v2, (T,) int64, special ones included."""
+    rows = []
+    for begin in range(0, len(texts), TOKENIZED_AT_ONCE):
+        read = [mend_surrogates(text[:CHARACTERS_READ]) for text in texts[begin : begin + TOKENIZED_AT_ONCE]]
+        rows += [np.array(row.ids) for row in _load_bundled()[0].encode_batch_fast(read)]
+    return [np.append(row[: max_length - 1], row[-1]) if len(row) > max_length else row for row in rows]
 
-        use_one_thread_if_forked()
-        return torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
-    from scipy.special import ndtr
 
-    return x * ndtr(x)
+@cache
+def _bundled_tensors(device: str, precision: str) -> dict[str, Tensor]:
+    """Return the weights of `_load_bundled`; ``{layer}.weight`` and ``.bias`` give query, key and value at once."""
+    import torch
+
+    weights = {name: torch.from_numpy(array) for name, array in _load_bundled()[1].items()}
+    for layer, kind in itertools.product(range(BUNDLED_LAYERS), ("weight", "bias")):
+        at = f"encoder.layer.{layer}.attention.self"
+        weights[f"{layer}.{kind}"] = torch.cat([weights[f"{at}.{side}.{kind}"] for side in ("query", "key", "value")])
+    return {name: tensor.to(device, getattr(torch, precision)) for name, tensor in weights.items()}
+
+
+def encode_bundled(rows: Sequence[np.ndarray], n_layers: int, device: str, precision: str) -> np.ndarray:
+    """Return the mean states of texts of these tokens after a layer of all-MiniLM-L6-v2: (n_texts, 384) float32.
+
+    As transformers computes them, whose import would take several times as long as torch's own.
+    """
+    import torch
+    from torch.nn import functional
+
+    weights = _bundled_tensors(device, precision)
+    lengths = torch.tensor([len(row) for row in rows])
+    inside = torch.arange(int(lengths.max())) < lengths[:, None]  # (n, T): no padding
+    tokens = torch.zeros(inside.shape, dtype=torch.long)
+    tokens[inside] = torch.from_numpy(np.concatenate(rows))
+    mask = None if inside.all() else inside[:, None, None].to(device)
+    tokens, inside = tokens.to(device), inside.to(device)
+
+    def dense(x: Tensor, name: str) -> Tensor:
+        return functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def normalize(x: Tensor, name: str) -> Tensor:
+        return functional.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-12)
+
+    with torch.inference_mode():
+        words, places, types = (
+            weights[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "position", "token_type")
+        )
+        states = normalize(
+            words[tokens] + places[: tokens.shape[1]] + types[0], "embeddings.LayerNorm"
+        )  # (n, T, width)
+        for layer in range(n_layers):
+            at = f"encoder.layer.{layer}"
+            sides = dense(states, str(layer)).unflatten(2, (3, BUNDLED_HEADS, -1)).permute(2, 0, 3, 1, 4)
+            seen = functional.scaled_dot_product_attention(*sides, attn_mask=mask).transpose(1, 2).flatten(2)
+            states = normalize(states + dense(seen, f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm")
+            inner = functional.gelu(dense(states, f"{at}.intermediate.dense"))
+            states = normalize(states + dense(inner, f"{at}.output.dense"), f"{at}.output.LayerNorm")
+        total = (states.float() * inside[:, :, None]).sum(dim=1)
+        return (total / lengths[:, None].to(device)).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -382,13 +431,13 @@ class PromptEncoder:
             lengths = [min(len(text) // CHARACTERS_PER_TOKEN, self.max_length) for text in texts]
             for numbers in batches_to_read(np.array(lengths), self.batch_size, on_cpu=False):
                 yield numbers, self.name([mend_surrogates(texts[number]) for number in numbers])
-        elif len(texts) == 1 and self._usual:
+        elif len(texts) == 1 and self._usual and "torch" not in sys.modules:
             yield np.array([0]), encode_without_torch(texts[0], self.max_length)[None]
         elif texts:
             use_one_thread_if_forked()
             rows = self._tokenize(texts)
             tokens = TOKENS_ON_CPU * (2 if self.precision == "bfloat16" else 1)
-            on_cpu = self._model.device.type == "cpu"
+            on_cpu = choose_device(self.device).split(":")[0] == "cpu"
             for numbers in batches_to_read(np.array([len(row) for row in rows]), self.batch_size, on_cpu, tokens):
                 yield numbers, self._call([rows[number] for number in numbers])
 
@@ -403,12 +452,19 @@ class PromptEncoder:
         return unit_rows(rows).astype(VECTOR_DTYPE)
 
     @property
+    def _bundled(self) -> bool:
+        """Whether `encode_bundled` computes what is asked for; else sentence-transformers does, or names the error."""
+        layers = self.n_layers is None or 1 <= self.n_layers <= BUNDLED_LAYERS
+        return self.name == BUNDLED_MODEL and layers and self.max_length <= BUNDLED_MAX_LENGTH
+
+    @property
     def _usual(self) -> bool:
-        usual = self.name == BUNDLED_MODEL and self.n_layers is None and self.device in ("auto", "cpu")
-        return usual and self.max_length <= BUNDLED_MAX_LENGTH
+        return self._bundled and self.n_layers is None and self.device in ("auto", "cpu")
 
     def _tokenize(self, texts: list[str]) -> list[np.ndarray]:
-        """Return the tokens of each text, (T,) int32, special ones included."""
+        """Return the tokens of each text, (T,), special ones included."""
+        if self._bundled:
+            return _tokenize_bundled(texts, self.max_length)
         rows = []
         for begin in range(0, len(texts), TOKENIZED_AT_ONCE):
             some = texts[begin : begin + TOKENIZED_AT_ONCE]
@@ -420,6 +476,9 @@ class PromptEncoder:
 
     def _call(self, rows: list[np.ndarray]) -> np.ndarray:
         """Return what the model gives for texts of these tokens: (n, width) float32."""
+        if self._bundled:
+            layers = self.n_layers or BUNDLED_LAYERS
+            return encode_bundled(rows, layers, choose_device(self.device), self.precision)
         import torch
         from torch.nn.utils.rnn import pad_sequence
 

@@ -29,6 +29,7 @@ from routing.embeddings import (
     PromptEncoder,
     batches_to_read,
     bundled_model_folder,
+    encode_without_torch,
     readable_beginning,
     unit_rows,
 )
@@ -422,13 +423,11 @@ def test_minilm_agrees_with_sentence_transformers(minilm):
 @settings(max_examples=30, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=()), max_size=40), repeats=st.integers(1, 40))
 def test_one_prompt_is_encoded_without_torch_as_among_others_with_it(minilm, text, repeats):
-    prompt, short = text * repeats, PromptEncoder(max_length=9, cache=False)
-    vars(short)["_model"] = minilm._model
-    for encoder in (minilm, short):
-        minilm._model.max_seq_length = encoder.max_length
+    prompt = text * repeats
+    for encoder in (minilm, PromptEncoder(max_length=9, cache=False)):
         others = encoder.encode([prompt, f"{prompt} another"])
-        np.testing.assert_allclose(encoder.encode([prompt])[0], others[0], atol=2e-6)
-    minilm._model.max_seq_length = minilm.max_length
+        alone = unit_rows(encode_without_torch(prompt, encoder.max_length)[None])
+        np.testing.assert_allclose(alone[0], others[0], atol=2e-6)
 
 
 def test_minilm_cuts_at_the_maximum_length(minilm):
@@ -442,10 +441,25 @@ def test_minilm_cuts_at_the_maximum_length(minilm):
         PromptEncoder(max_length=513, cache=False).encode(["a"])
 
 
-def test_loaded_encoder_travels_without_its_model(minilm):
-    content = pickle.dumps(minilm)
-    assert len(content) < 1000 and pickle.loads(content) == minilm
-    assert "_model" in vars(minilm) and "_model" not in vars(pickle.loads(content))
+def test_loaded_encoder_travels_without_its_model(tmp_path):
+    encoder = PromptEncoder(link_bundled_model(tmp_path / "minilm"), cache=False)
+    encoder.encode(["load", "the model"])
+    content = pickle.dumps(encoder)
+    assert len(content) < 1000 and pickle.loads(content) == encoder
+    assert "_model" in vars(encoder) and "_model" not in vars(pickle.loads(content))
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_layers": 4, "max_length": 9}, {"precision": "bfloat16"}])
+def test_the_bundled_model_is_computed_as_sentence_transformers_computes_its_folder(tmp_path, settings):
+    prompts = ["", "hi", "Wie spät ist es?", "\ud800 数学", "word " * 40, "long and longer " * 500, "x" * 5000]
+    folder = link_bundled_model(tmp_path / "minilm")
+    ours, peer = (PromptEncoder(name, cache=False, **settings) for name in (BUNDLED_MODEL, folder))
+    vectors, expected = ours.encode(prompts), peer.encode(prompts)
+    assert "_model" in vars(peer) and "_model" not in vars(ours)
+    if "precision" in settings:
+        assert (vectors * expected).sum(axis=1).min() > 0.9999
+    else:
+        np.testing.assert_allclose(vectors, expected, atol=1e-6)
 
 
 def test_folder_is_known_by_its_content(minilm, tmp_path):
@@ -638,11 +652,10 @@ def test_on_a_processor_little_is_padding(lengths, size):
         assert min(lengths[text] for text in batch) >= LEAST_FILLED * max(lengths[text] for text in batch)
 
 
-def test_short_prompts_are_not_encoded_beside_long_ones(minilm, monkeypatch):
+def test_short_prompts_are_not_encoded_beside_long_ones(monkeypatch):
     read = []
     monkeypatch.setattr(PromptEncoder, "_call", lambda encoder, rows: read.append(rows) or np.ones((len(rows), 3)))
     encoder = PromptEncoder(cache=False)
-    vars(encoder)["_model"] = minilm._model
     encoder.encode(["Say hello.", "word " * 90, "word " * 100, "Say hallo."])
     assert [[len(row) for row in batch] for batch in read] == [[102, 92], [6, 5]]
 
