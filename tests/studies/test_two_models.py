@@ -122,7 +122,7 @@ def test_refits_learn_from_other_draws_and_widen_the_intervals_of_their_routers(
     assert set(first) == {Key(data, name, "simulated") for data in ("arena", "arena+gold")
                           for name in ("similarity_weighting", "matrix_factorization")}  # fmt: skip
     assert all((first[key] != second[key]).any() for key in first)
-    margins = {**first, **{Key(data, "bert", "simulated"): rng.normal(size=120) for data in ("arena", "arena+gold")}}
+    margins = {**first, **{Key(data, "bert", "simulated"): rng.normal(size=100) for data in ("arena", "arena+gold")}}
     away = {key: -margin for key, margin in first.items()}
     tables = [evaluate_margins(margins, sets, study.benchmarks, 100, np.random.default_rng(1), refits=refits)
               for refits in ((), [first, away])]  # fmt: skip

@@ -83,11 +83,12 @@ def vector_forms(n_tiers: int, n_epochs: int, batch_size: int) -> dict[str, Form
     }
 
 
-def text_forms() -> dict[str, Forms]:
-    """Return RouteLLM's and the fixed form of the classifiers: the cheapest, a head on one layer."""
+def text_forms(profile: str) -> dict[str, Forms]:
+    """Return RouteLLM's and the fixed form of the classifiers: the cheapest, a head on one layer; in smoke BERT's."""
     head = {"train": "head", "n_layers": 1, "max_length": 16}
     kinds = {"BERT": (original.ThreeLabelRouter, BertRouter)}
-    kinds["causal LLM"] = (original.ScoreTokenRouter, CausalLMRouter)
+    if profile != "smoke":
+        kinds["causal LLM"] = (original.ScoreTokenRouter, CausalLMRouter)
     return {name: tuple(lambda *_, kind=kind: kind(**head) for kind in both) for name, both in kinds.items()}
 
 
