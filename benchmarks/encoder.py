@@ -22,7 +22,7 @@ from timing import describe_machine
 from routing.data.benchmarks import read_mmlu
 from routing.data.votes import read_arena55k
 from routing.devices import processor_has_bfloat16
-from routing.embeddings import BUNDLED_LAYERS, TOKENS_ON_CPU, PromptEncoder, bundled_model_folder, encode_without_torch
+from routing.embeddings import BUNDLED_LAYERS, TOKENS_ON_CPU, PromptEncoder, bundled_model_folder
 
 FOLDER = Path(__file__).parents[1] / "results" / "benchmarks"
 MAX_LENGTH = 128
@@ -73,7 +73,7 @@ def measure(n_prompts: int, repeats: int, threads: int) -> pd.DataFrame:
         competitors[f"ours, {name}"] = lambda encoder=encoder: encoder.encode(prompts, progress=False)
     competitors["matrix products alone, float32"] = lambda: multiply_alone(n_tokens)
     competitors["sentence-transformers, one prompt"] = lambda: peer.encode(one, normalize_embeddings=True)
-    competitors["ours, one prompt"] = lambda: encode_without_torch(one[0], MAX_LENGTH)
+    competitors["ours, one prompt"] = lambda: ours["float32"].encode(one, progress=False)
     with torch.inference_mode():
         seconds = time_processor(competitors, repeats)
         expected = peer.encode(prompts, normalize_embeddings=True)

@@ -34,7 +34,7 @@ TRAINING_DATA = ("arena", "arena+judge", "arena+gold")  # the paper's; those tha
 # The simulated prompts are short, and topics change each model's rating there; real battles are few for each model.
 SIMULATED = {"n_tiers": None, "batch_size": 32, "head_learning_rate": 1e-3}
 SETTINGS = {
-    "smoke": SIMULATED | {"max_length": 32, "n_layers": 2},
+    "smoke": SIMULATED | {"max_length": 32, "n_layers": 1},
     "quick": SIMULATED | {"max_length": 40, "n_layers": 3, "checkpoint_steps": 20},
     "full": {"n_tiers": 10, "max_length": 128, "batch_size": 16},
 }

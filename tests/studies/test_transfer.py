@@ -170,6 +170,7 @@ def test_curves_recover_what_they_were_drawn_from():
     line = 0.05 + 0.02 * np.log(sizes)
     np.testing.assert_allclose(curves.fit_logarithmic(sizes, line, grid), 0.05 + 0.02 * np.log(grid))
     assert (np.abs(curves.fit_logarithmic(sizes, 50 * line, grid)) <= 1).all()
+    assert np.isnan(curves.fit_logarithmic(sizes[:1], line[:1], grid)).all()  # one size has no slope
 
 
 def test_a_learning_curve_rises_to_what_the_matrix_has():

@@ -36,7 +36,12 @@ def fit_saturating(sizes: np.ndarray, values: np.ndarray, grid: np.ndarray) -> n
 
 
 def fit_logarithmic(sizes: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Fit ``a + b log(n)`` by least squares, and return it at `grid`, in [-1, 1]: growth that never slows down."""
+    """Fit ``a + b log(n)`` by least squares, and return it at `grid`, in [-1, 1]: growth that never slows down.
+
+    NaN from a single size, which has no slope.
+    """
+    if len(sizes) == 1:
+        return np.full(len(grid), np.nan)
     centre = np.log(sizes).mean()
     apart = np.log(sizes) - centre
     return np.clip(values.mean() + apart @ values / (apart @ apart) * (np.log(grid) - centre), -1, 1)
