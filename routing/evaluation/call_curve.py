@@ -173,7 +173,7 @@ def random_apgr_range(
 ) -> tuple[float, float]:
     """Return the central range that holds `level` of the APGRs of `n_routers` random routers.
 
-    Each draws its scores once. A router inside the range is not significantly different from a random one.
+    Each draws its scores once. A router inside the range cannot be told from a random one.
     """
     check_level(level)
     gain = np.sort(oracle_scores(quality_strong, quality_weak))

@@ -6,8 +6,8 @@ more of it. **Protocol**, the same for every benchmark and fixed before any test
 1. every candidate of `regression_ideas` is fitted within five folds of the training prompts, and scored on the fold
    left out by what the model it expects to be best scored there: the mean over prompts or, where a benchmark has
    several tasks, the mean over tasks of the mean over a task's prompts;
-2. chosen are all candidates that are not significantly worse than the best one (95 %, paired over prompts), and the
-   router expects the mean of what they expect;
+2. chosen are all candidates that a paired 95 % interval over prompts does not tell from the best one, and the router
+   expects the mean of what they expect;
 3. that one router is evaluated once on all test prompts. Test scores of the candidates are for comparison only.
 """
 
