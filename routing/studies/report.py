@@ -47,8 +47,8 @@ EASY = """## What was easy
 ## Deviations
 
 A router drawn in grey tells the pair apart on no prompt. Similarity weighting on *all* is one: the gold labels lift
-Mixtral into GPT-4's tier of ten, and models of one tier have one rating. In notebook 10's table of encoders the speed
-of MiniLM's six layers, measured first, includes loading the model; `benchmarks/README.md` has it without.
+Mixtral into GPT-4's tier of ten, and models of one tier have one rating. The speeds in notebook 10's table of encoders
+are of one pass each, and differ by a third between passes; `benchmarks/README.md` has medians.
 
 """
 CHECKLIST = [
