@@ -131,12 +131,15 @@ class Training:
         path = self.entry / f"ratings-{hashlib.sha256(b''.join(hashes)).hexdigest()[:24]}.npz"
         checksum = path.with_suffix(".sha256")
         if not checksum.exists():
-            router, begin = self.fitted, time.perf_counter()
-            ratings = router.ratings(texts)
-            seconds = time.perf_counter() - begin
-            with write_whole(path) as partial, partial.open("wb") as file:
-                np.savez(file, models=np.array(router.models), nu=router.nu, ratings=ratings, seconds=seconds)
-            write_atomically(checksum, hash_file(path))
+            router = self.fitted
+            with locked(self.entry):  # two that rate at once would each replace what the other's checksum is of
+                if not checksum.exists():
+                    begin = time.perf_counter()
+                    ratings = router.ratings(texts)
+                    seconds = time.perf_counter() - begin
+                    with write_whole(path) as partial, partial.open("wb") as file:
+                        np.savez(file, models=np.array(router.models), nu=router.nu, ratings=ratings, seconds=seconds)
+                    write_atomically(checksum, hash_file(path))
         try:
             if hash_file(path) != checksum.read_text(encoding="utf-8"):
                 raise ValueError("its sha256 differs")
