@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Two test processes share two cores: more threads than that only wait for each other. Set before numpy loads.
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
+sys.modules.setdefault("rfc3987_syntax", None)  # as `routing.runner.run` does: 2 s for a grammar that nothing needs
 
 import numpy as np
 import pandas as pd

@@ -19,6 +19,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
+from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -284,8 +286,9 @@ def plot_points(
 
 
 def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, data: str) -> None:
-    """Write ``<name>.png`` and ``<name>.csv``, the table that is plotted; the same input gives the same bytes.
+    """Write ``<name>.png`` and ``<name>.csv``, the table that is plotted, and show the PNG where a notebook runs.
 
+    The same input gives the same bytes. The figure is closed: Jupyter would draw it twice more, to show it.
     Floats have 10 significant digits; a named index becomes the first columns. `data`, "real" or "simulated", is
     written in the corner. Raises a ValueError for a name with other characters than letters, digits, "_" and "-", an
     empty table, an unnamed index of labels (which the CSV would lose), or another kind of data.
@@ -311,3 +314,6 @@ def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, da
     write_atomically(folder / f"{name}.png", png.getvalue())
     csv = table.to_csv(index=named, float_format="%.10g", lineterminator="\n")
     write_atomically(folder / f"{name}.csv", csv)
+    plt.close(figure)
+    if get_ipython():
+        display(Image(png.getvalue()))
