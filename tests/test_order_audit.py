@@ -28,8 +28,8 @@ from routing.studies.order.original import (
     fit_rows,
 )
 from routing.studies.simulated.arena import simulate_arena
-from tests.conftest import battle_tables
-from tests.routers.test_base import ENCODER, MAKERS, QUESTIONS, every_router, with_another_prompt
+from tests.conftest import QUESTIONS, battle_tables
+from tests.routers.test_base import ENCODER, MAKERS, every_router, with_another_prompt
 
 WRITTEN = ["all rows", "winner first", "strong first", "random half", "canonical", "rows shuffled"]
 NAMED = ["pair at construction", "pair when asked"]

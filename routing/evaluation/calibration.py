@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from routing.evaluation.call_curve import check_columns, refuse_rows
 from routing.evaluation.resampling import check_level, wilson_interval
@@ -86,7 +86,7 @@ def compare_log_loss(
         raise ValueError(f"reference {reference!r} is none of {', '.join(probabilities)}")
     outcome = np.asarray(outcome)
     rows = np.arange(len(outcome))
-    z = norm.ppf((1 + level) / 2)
+    z = ndtri((1 + level) / 2)
     base = np.log(np.asarray(probabilities[reference], dtype=float)[rows, outcome])
     table = []
     for name, probability in probabilities.items():

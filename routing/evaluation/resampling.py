@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 
 def check_level(level: float) -> None:
@@ -101,7 +101,7 @@ def wilson_interval(
     k, n = np.asarray(n_happened, dtype=float), np.asarray(n_rows, dtype=float)
     if not ((k >= 0) & (k <= n) & (n > 0)).all():
         raise ValueError(f"n_happened is {n_happened} of n_rows {n_rows}; it is from 0 to n_rows, which is above 0")
-    z = norm.ppf((1 + level) / 2)
+    z = ndtri((1 + level) / 2)
     centre = (k + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
     return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)

@@ -37,8 +37,7 @@ from routing.cluster.counts import (
 from routing.data.tables import NAME_COLUMNS, read_table
 from routing.embeddings import PromptEncoder
 from routing.ratings.bradley_terry import bootstrap_ratings
-from tests.conftest import battle_tables
-from tests.routers.test_base import embed
+from tests.conftest import battle_tables, embed
 
 WRITERS = {
     "0.parquet": lambda table, path: table.to_parquet(path),

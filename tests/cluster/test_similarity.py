@@ -17,8 +17,7 @@ from routing.data.tables import NAME_COLUMNS
 from routing.embeddings import PromptEncoder
 from routing.routers.similarity import SimilarityRouter
 from tests.cluster.test_counts import kill_a_busy_worker, make_battles, write_shards
-from tests.conftest import QUICK_START
-from tests.routers.test_base import QUESTIONS, embed
+from tests.conftest import QUESTIONS, QUICK_START, embed
 
 ENCODER = PromptEncoder(embed, cache=False)
 

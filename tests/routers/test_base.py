@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import zipfile
@@ -26,19 +25,8 @@ from routing.routers.bert import BertRouter
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.routers.similarity import SimilarityRouter
 from routing.studies.simulated.arena import simulate_arena
-from tests.conftest import battle_tables, link_bundled_model
+from tests.conftest import QUESTIONS, battle_tables, embed, link_bundled_model
 from tests.test_battles import exchanged_and_shuffled
-
-WIDTH = 8
-
-
-def embed(prompts: list[str]) -> np.ndarray:
-    """A vector that depends on the text alone, with a positive first coordinate, so that all prompts are alike."""
-    seeds = [np.frombuffer(hashlib.sha256(prompt.encode()).digest(), dtype=np.uint32) for prompt in prompts]
-    vectors = np.array([np.random.default_rng(seed).normal(size=WIDTH) for seed in seeds]).reshape(-1, WIDTH)
-    vectors[:, 0] = 4
-    return vectors.astype(np.float32)
-
 
 ENCODER = PromptEncoder(embed, cache=False)
 MAKERS = {
@@ -55,7 +43,6 @@ MAKERS = {
     ),
 }
 every_router = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-QUESTIONS = ["What is a prime?", "", "Écris un poème.", "def f(x):\n  return x" * 50]
 
 
 def with_another_prompt(battles: pd.DataFrame) -> pd.DataFrame:

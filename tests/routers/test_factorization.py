@@ -8,7 +8,7 @@ from routing.battles import count_pairs
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import davidson_terms
 from routing.routers.factorization import MatrixFactorizationRouter, _Bilinear
-from tests.routers.test_base import ENCODER, battles, embed  # noqa: F401 (battles is a fixture)
+from tests.routers.test_base import ENCODER, battles  # noqa: F401 (battles is a fixture)
 
 
 def bilinear(reference: bool = False) -> _Bilinear:

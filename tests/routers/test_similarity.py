@@ -11,7 +11,8 @@ from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.routers import similarity
 from routing.routers.base import load_router
 from routing.routers.similarity import SimilarityRouter, cosines, sum_runs
-from tests.routers.test_base import ENCODER, QUESTIONS, battles, embed  # noqa: F401 (battles is a fixture)
+from tests.conftest import QUESTIONS, embed
+from tests.routers.test_base import ENCODER, battles  # noqa: F401 (battles is a fixture)
 
 
 def fit_rows(router: SimilarityRouter, table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:

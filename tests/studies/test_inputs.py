@@ -25,7 +25,8 @@ from routing.studies.inputs import (
 )
 from routing.studies.mixtures import N_BATTLES
 from routing.studies.paper import compare_with_paper, read_paper_tables, write_comparison
-from tests.routers.test_base import battles, embed  # noqa: F401 (battles is a fixture)
+from tests.conftest import embed
+from tests.routers.test_base import battles  # noqa: F401 (battles is a fixture)
 
 
 @given(st.lists(st.text(max_size=3), min_size=4, max_size=60), st.integers(0, 2**32 - 1))
