@@ -223,9 +223,9 @@ def test_the_real_training_sets_learn_from_no_prompt_of_a_benchmark():
     assert n_judge == N_BATTLES and n_gold - n_arena >= 1_500 and n_all == n_judge + n_gold - n_arena
     assert len(set(sets.battles["arena+gold"]["prompt"])) - len(set(sets.battles["arena"]["prompt"])) == 1_500
     for training_data, learned in sets.battles.items():
-        for benchmark, table in study.benchmarks.items():
-            tested = table.prompts["prompt"][sets.evaluated[training_data][benchmark]]
-            assert not overlaps(tested, learned["prompt"]).any(), (training_data, benchmark)
+        evaluated = sets.evaluated[training_data]
+        tested = [table.prompts["prompt"][evaluated[benchmark]] for benchmark, table in study.benchmarks.items()]
+        assert not overlaps(pd.concat(tested), learned["prompt"]).any(), training_data
     assert not overlaps(sets.held_out["prompt"], sets.battles["all"]["prompt"]).any()
     assert set(sets.held_out["source"]) == {"arena55k", *READERS}
     assert all(kept.mean() > 0.85 for masks in sets.evaluated.values() for kept in masks.values())
