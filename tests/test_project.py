@@ -99,7 +99,8 @@ print(sorted(heavy))
 # Which extra the modules of a folder may import besides the core's dependencies.
 EXTRA_OF = {"runner": "notebooks", "studies": "notebooks", "cluster": "scale", "data": "scale"}  # data: Parquet
 EXTRA_OF["evaluation"] = "notebooks"  # the figure of one's own prompts, which is left out without it
-COME_WITH_OTHERS = {"huggingface-hub", "safetensors", "tokenizers", "cloudpickle", "fsspec"}  # with transformers, Dask
+# With transformers, Dask and ipykernel.
+COME_WITH_OTHERS = {"huggingface-hub", "safetensors", "tokenizers", "cloudpickle", "fsspec", "ipython"}
 
 
 def test_every_import_is_of_a_declared_dependency():
