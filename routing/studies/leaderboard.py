@@ -21,7 +21,7 @@ from routing.studies.inputs import PAIR
 from routing.studies.plotting import plot_heatmaps, plot_lines, plot_points, plot_rows, spell
 
 # bootstrap refits; random orders of rows; of so many of the votes
-SIZES = {"smoke": (20, 2, 300_000), "quick": (1000, 5, 1_670_250), "full": (1000, 10, 1_670_250)}
+SIZES = {"smoke": (20, 2, 50_000), "quick": (1000, 5, 1_670_250), "full": (1000, 10, 1_670_250)}
 PUBLISHED = CLEAN_BATTLES
 GAPS_ELO = [0, 25, 50, 75, 100, 150, 200, 250, 300, 400, np.inf]
 METHODS = {"maximum likelihood": {"color": "C0", "marker": "o"}}
