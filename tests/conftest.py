@@ -66,6 +66,11 @@ def link_bundled_model(folder: Path) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the longest tests: one of half a minute at the end leaves the other process idle."""
+    items.sort(key=lambda item: item.path.name not in ("test_notebooks.py", "test_readme.py"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def float32_everywhere():
     """Encode in float32 on every processor: vectors are compared with those of other code."""

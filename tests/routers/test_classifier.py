@@ -18,6 +18,7 @@ from routing.battles import count_pairs, swap_battles
 from routing.files import lock_folder
 from routing.order_audit import audit_order
 from routing.ratings.bradley_terry import fit_bradley_terry
+from routing.routers import training
 from routing.routers.base import load_router
 from routing.routers.bert import BertRouter
 from routing.routers.causal import CausalLMRouter
@@ -35,6 +36,7 @@ FAST = {
     "learning_rate": 3e-3,
     "head_learning_rate": 1e-2,
 }
+FEWER = {"N_FOLDS": 2, "PENALTIES": (100.0, 1.0, 0.01)}  # to choose the first head by; `test_rating_head` has all
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +47,8 @@ def folders(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ROUTING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    for name, value in FEWER.items():
+        monkeypatch.setattr(training, name, value)
 
 
 KINDS = {
@@ -177,8 +181,10 @@ def test_what_is_trained_is_what_was_asked(folders):
 KILLED = """
 import os, signal, sys
 import torch
-from tests.routers.test_classifier import BATTLES, make
+from routing.routers import training
+from tests.routers.test_classifier import BATTLES, FEWER, make
 
+vars(training).update(FEWER)
 take_step, taken = torch.optim.AdamW.step, []
 
 def step(optimizer, *arguments):
