@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from routing.data import benchmarks, collect, votes
+from routing.data import benchmarks, votes
 from routing.data.sources import find_files, published_files
+from routing.upstream import collection
 
 READERS = {  # what is read as published
     "judges": [votes.read_human_and_judges],
@@ -32,9 +33,9 @@ READERS = {  # what is read as published
 def compare_built(name: str, folder: Path) -> str:
     """Return what is seen of a table that is built."""
     equal, n_rows = [], []
-    for place, table in collect.make_tables(name, folder).items():
+    for place, table in collection.make_tables(name, folder).items():
         (path,) = (path for path in find_files(name) if path.name == Path(place).name)
-        equal.append(collect.table_text(table) == collect.table_text(_read(path)))
+        equal.append(collection.table_text(table) == collection.table_text(_read(path)))
         n_rows.append(f"{len(table):,}")
     return f"{' and '.join(n_rows)} rows, {'equal' if all(equal) else 'DIFFERENT'}"
 
@@ -69,8 +70,8 @@ def _tables(read: object) -> list[pd.DataFrame]:
 def main(folder: Path) -> int:
     """Print a line for each dataset; return the exit code."""
     different = False
-    for name in (*READERS, *collect.BUILDERS):
-        rows = published_files(name) if name in READERS else collect.upstream().query("dataset == @name")
+    for name in (*READERS, *collection.BUILDERS):
+        rows = published_files(name) if name in READERS else collection.upstream().query("dataset == @name")
         there = [(folder / row["repository"] / row["commit"] / row["path"]).is_file() for _, row in rows.iterrows()]
         seen = "not compared"
         if all(there):

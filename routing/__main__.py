@@ -79,11 +79,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print_estimate(profile: str, notebooks: list[str]) -> int:
-    from routing.data import collect, paper
+    from routing.data import paper
     from routing.runner.estimate import estimate_run
+    from routing.upstream import collection
 
     names = {"full": None, "paper": [*paper.DATASETS, *paper.EMBEDDINGS]}.get(profile, ["votes"])
-    downloads = _print_plan(collect.plan(names))
+    downloads = _print_plan(collection.plan(names))
     table = estimate_run(profile, notebooks)
     print("\n" + table.to_string(index=False, formatters={"minutes": "{:.1f}".format, "usd": "{:.2f}".format}))
     print(
@@ -112,13 +113,13 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from routing.data import collect
+    from routing.upstream import collection
 
     names = getattr(options, "names", None) or None
     if options.action == "fetch" and options.dry_run:
-        _print_plan(collect.plan(names))
+        _print_plan(collection.plan(names))
     else:
-        print((collect.status if options.action == "status" else collect.fetch)(names).to_string(index=False))
+        print((collection.status if options.action == "status" else collection.fetch)(names).to_string(index=False))
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

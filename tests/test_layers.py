@@ -13,7 +13,7 @@ LAYERS = [
     {"files", "devices"},
     {"battles", "embeddings"},
     {"ratings", "data", "runner"},
-    {"routers", "policy"},
+    {"routers", "policy", "upstream"},
     {"evaluation", "cluster", "integrations"},
     {"order_audit"},
     {"studies"},

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from routing.data.sources import FOLDER as DATA_FOLDER
 from routing.data.sources import datasets, registry
 from routing.studies import claims
 from routing.studies.paper import DATA_DIFFERENCES, MODEL_DIFFERENCES, write_markdown
 from routing.studies.plotting import spell
+from routing.upstream.collection import upstream
 
 FRONT = re.compile(r"\A---\n(.*?)\n---\n# (\w+)", re.DOTALL)  # of a model card
 DATA = re.compile(r"^## Data\n(.+)$", re.MULTILINE)
@@ -111,8 +111,7 @@ def read_data_cards() -> pd.DataFrame:
     """Return a row per dataset: dataset, rows (text), holds, source, licence, trap."""
     with resources.files("routing.studies").joinpath("data_cards.csv").open(encoding="utf-8") as file:
         cards = pd.read_csv(file, dtype="str", keep_default_na=False)
-    upstream = pd.read_csv(DATA_FOLDER.joinpath("upstream.csv"))
-    sources = pd.concat([registry(), upstream]).groupby("dataset")["repository"].unique()
+    sources = pd.concat([registry(), upstream()]).groupby("dataset")["repository"].unique()
     links = {name: ", ".join(f"[{r}](https://github.com/{r})" for r in found[:3]) for name, found in sources.items()}
     links |= {name: f"{text} and others" for name, text in links.items() if len(sources[name]) > 3}
     known = datasets()

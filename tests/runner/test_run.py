@@ -404,7 +404,7 @@ def test_no_command_prints_help(capsys):
 def test_data_commands_print_the_tables(monkeypatch, capsys):
     import pandas as pd
 
-    from routing.data import collect
+    from routing.upstream import collection
 
     asked = []
 
@@ -412,8 +412,8 @@ def test_data_commands_print_the_tables(monkeypatch, capsys):
         asked.append(names)
         return pd.DataFrame({"dataset": names or ["all"], "found": "cache"})
 
-    monkeypatch.setattr(collect, "fetch", fetch)
-    monkeypatch.setattr(collect, "status", lambda names: pd.DataFrame({"dataset": ["votes"], "found": ["missing"]}))
+    monkeypatch.setattr(collection, "fetch", fetch)
+    monkeypatch.setattr(collection, "status", lambda names: pd.DataFrame({"dataset": ["votes"], "found": ["missing"]}))
     assert main(["data", "status"]) == main(["data", "fetch"]) == main(["data", "fetch", "mmlu"]) == 0
     out = capsys.readouterr().out
     assert "votes missing" in out and "mmlu" in out

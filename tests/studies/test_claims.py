@@ -11,6 +11,7 @@ import pytest
 
 from routing.data.sources import datasets
 from routing.studies import claims, report
+from routing.upstream.collection import expected_tables
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -158,7 +159,7 @@ def test_every_dataset_has_a_card_and_its_rows_are_those_of_the_tables():
     cards = report.read_data_cards().set_index("dataset")
     assert list(cards.index) == list(datasets())
     assert (cards != "").all(axis=None) and not cards.isna().any(axis=None)
-    tables = pd.read_csv(report.DATA_FOLDER.joinpath("tables.csv")).groupby("dataset")["rows"].max()
+    tables = expected_tables().groupby("dataset")["rows"].max()
     assert {name: cards.loc[name, "rows"] for name in tables.index} == {name: f"{n:,}" for name, n in tables.items()}
 
 

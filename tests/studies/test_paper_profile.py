@@ -10,13 +10,14 @@ import pytest
 
 from routing.__main__ import main
 from routing.battles import count_pairs
-from routing.data import collect, paper, sources, votes
+from routing.data import paper, sources, votes
 from routing.files import hash_file
 from routing.routers.base import BradleyTerryRouter
 from routing.routers.factorization import MatrixFactorizationRouter
 from routing.runner.estimate import BATTLES, estimate_run
 from routing.studies import classifiers
 from routing.studies.inputs import PAIR, load_study, training_sets
+from routing.upstream import collection
 from tests.runner.test_run import write_notebook
 
 pytest.importorskip("pyarrow")
@@ -151,7 +152,7 @@ def test_a_dry_run_lists_downloads_minutes_and_dollars(tmp_path, monkeypatch, ca
     write_notebook(tmp_path / "notebooks" / "01_a.ipynb", "1 / 0")
     assert main(["run", "--profile", "paper", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    plan = collect.plan([*paper.DATASETS, *paper.EMBEDDINGS])
+    plan = collection.plan([*paper.DATASETS, *paper.EMBEDDINGS])
     assert all(address in printed for address in plan["address"])
     assert (
         "Llama 3 8B" in printed

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from routing.__main__ import main
-from routing.data import collect, sources
+from routing.data import sources
+from routing.upstream import collection
 from tests.data.test_sources import server as file_server
 
 server = file_server
@@ -36,9 +37,9 @@ def cache(tmp_path, monkeypatch, server):
     ]
     columns = ["dataset", "repository", "commit", "path", "bytes", "sha256"]
     tables = pd.DataFrame([(NAME, PLACE, 1, sha256(TABLE).hexdigest())], columns=["dataset", "path", "rows", "sha256"])
-    monkeypatch.setattr(collect, "upstream", lambda: pd.DataFrame(rows, columns=columns))
-    monkeypatch.setattr(collect, "expected_tables", lambda: tables)
-    monkeypatch.setattr(collect, "_evaluation_flag", lambda: lambda prompts: ["" for _ in prompts])
+    monkeypatch.setattr(collection, "upstream", lambda: pd.DataFrame(rows, columns=columns))
+    monkeypatch.setattr(collection, "expected_tables", lambda: tables)
+    monkeypatch.setattr(collection, "_evaluation_flag", lambda: lambda prompts: ["" for _ in prompts])
     monkeypatch.setattr(sources, "registry", lambda: pd.DataFrame(columns=columns))
     server.files = {f"/owner/repository/{COMMIT}/{path}": body for path, body in FILES.items()}
     server.files |= {
@@ -58,7 +59,7 @@ def cache(tmp_path, monkeypatch, server):
         "account": "the page",
     }
     known["parts"]["address"] = f"{server.address}/x/parquet/list"
-    monkeypatch.setattr(collect, "datasets", lambda: known)
+    monkeypatch.setattr(collection, "datasets", lambda: known)
     monkeypatch.setattr(sources, "datasets", lambda: known)
     monkeypatch.setenv("ROUTING_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("ROUTING_DATA", raising=False)
@@ -68,7 +69,7 @@ def cache(tmp_path, monkeypatch, server):
 
 
 def fetch(server, *names):
-    return collect.fetch(names or None, progress=False, base_address=server.address).set_index("dataset")["found"]
+    return collection.fetch(names or None, progress=False, base_address=server.address).set_index("dataset")["found"]
 
 
 def test_a_table_is_built_from_what_was_published_and_found_afterwards(server, cache):
@@ -90,14 +91,14 @@ def test_downloaded_files_are_used_again_and_damaged_ones_replaced(server, cache
     fetch(server, NAME)
     assert server.requests == ["vicuna_questions.jsonl"]
     (cache / PLACE).unlink()
-    (collect.published_folder() / "owner/repository" / COMMIT / path).write_bytes(b"damaged")
+    (collection.published_folder() / "owner/repository" / COMMIT / path).write_bytes(b"damaged")
     server.requests.clear()
     assert fetch(server, NAME).tolist() == ["cache"] and server.requests == [path.rsplit("/", 1)[1]]
 
 
 def test_a_table_that_is_not_the_expected_one_is_not_written(server, cache, monkeypatch):
     monkeypatch.setattr(
-        collect, "expected_tables", lambda: pd.DataFrame([(PLACE, 2, "0")], columns=["path", "rows", "sha256"])
+        collection, "expected_tables", lambda: pd.DataFrame([(PLACE, 2, "0")], columns=["path", "rows", "sha256"])
     )
     with pytest.raises(ValueError, match=f"{PLACE}.* 1 rows.* 2 "):
         fetch(server, NAME)
@@ -110,7 +111,7 @@ def test_files_of_another_form_are_named_with_their_collection(cache):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b'{"a": 1}\n')
     with pytest.raises(ValueError, match=f"{NAME}.*{cache / 'other'}.*KeyError"):
-        collect.make_tables(NAME, cache / "other", lambda prompts: [])
+        collection.make_tables(NAME, cache / "other", lambda prompts: [])
 
 
 def test_two_fetches_at_once_lose_nothing(server, cache):
@@ -142,7 +143,7 @@ def test_a_refusal_says_what_to_do_and_the_others_are_fetched(server, cache, mon
         error.response = type("Response", (), {"status_code": code})()
         raise error
 
-    monkeypatch.setattr(collect, "_listed", refuse)
+    monkeypatch.setattr(collection, "_listed", refuse)
     with pytest.raises(ConnectionError, match=f"{server.address}/x/parquet/list.*{remedy}.*parts/0.parquet"):
         fetch(server, "parts", "whole", NAME)
     assert sources.status(["parts", "whole", NAME])["found"].tolist() == ["missing", "cache", "cache"]
@@ -151,34 +152,34 @@ def test_a_refusal_says_what_to_do_and_the_others_are_fetched(server, cache, mon
 def test_the_token_goes_to_the_hub_alone(cache, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     addresses = ["https://huggingface.co/datasets/x", "https://huggingface.co.example.org/x", "http://huggingface.co/x"]
-    headers = [collect._ask(address, cache, lambda token: token) for address in addresses]
+    headers = [collection._ask(address, cache, lambda token: token) for address in addresses]
     assert headers == [{"Authorization": "Bearer secret"}, {}, {}]
 
 
 def test_status_and_plan_list_everything_that_can_be_had(server, cache):
-    table = collect.status([NAME, "whole", "parts"])
+    table = collection.status([NAME, "whole", "parts"])
     assert table["found"].eq("missing").all() and table["licence"].tolist() == ["MIT", "none", "none"]
     assert table[["files", "bytes"]].iloc[:2].to_numpy().tolist() == [[2, len(VERDICTS + QUESTIONS)], [1, len(WHOLE)]]
     assert all(f"data fetch {name}" in bring for name, bring in zip(table["dataset"], table["bring"], strict=True))
     assert "the page" in table["bring"][1] and "HF_TOKEN" in table["bring"][1]
-    plan = collect.plan()
+    plan = collection.plan()
     assert plan["dataset"].tolist() == [NAME, NAME, "whole", "routellm"][: len(plan)]
     assert plan["address"][0] == f"{sources.BASE_ADDRESS}/owner/repository/{COMMIT}/{[*FILES][0]}"
     fetch(server, NAME)
-    assert collect.status([NAME])["bring"].item() == "" and collect.plan([NAME])["found"].eq("cache").all()
+    assert collection.status([NAME])["bring"].item() == "" and collection.plan([NAME])["found"].eq("cache").all()
     with pytest.raises(ValueError, match="unknown dataset nothing"):
-        collect.plan(["nothing"])
+        collection.plan(["nothing"])
 
 
 # ------------------------------------------------------------------------------------------------ the real lists
 def test_every_dataset_has_a_way_a_size_and_a_licence(monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("ROUTING_DATA", raising=False)
     monkeypatch.setenv("ROUTING_CACHE", str(tmp_path))
-    table = collect.status()
+    table = collection.status()
     missing = table[table["found"] == "missing"]
     assert missing["bring"].str.startswith("python -m routing data fetch ").all()
     assert (missing["bytes"] > 0).all() and (table["licence"] != "").all()
-    plan = collect.plan()
+    plan = collection.plan()
     assert (
         plan["address"].str.startswith("https://").all() and (plan["bytes"] > 0).all() and (plan["licence"] != "").all()
     )
@@ -189,10 +190,10 @@ def test_every_dataset_has_a_way_a_size_and_a_licence(monkeypatch, tmp_path, cap
 
 
 def test_the_lists_fit_one_another():
-    built = set(collect.BUILDERS)
-    assert set(collect.upstream()["dataset"]) == set(collect.expected_tables()["dataset"]) == built
-    assert not collect.upstream().duplicated(["dataset", "repository", "commit", "path"]).any()
-    assert collect.upstream()["sha256"].str.fullmatch("[0-9a-f]{64}").all()
+    built = set(collection.BUILDERS)
+    assert set(collection.upstream()["dataset"]) == set(collection.expected_tables()["dataset"]) == built
+    assert not collection.upstream().duplicated(["dataset", "repository", "commit", "path"]).any()
+    assert collection.upstream()["sha256"].str.fullmatch("[0-9a-f]{64}").all()
     for name in built:
-        places = collect.expected_tables().query("dataset == @name")["path"].tolist()
+        places = collection.expected_tables().query("dataset == @name")["path"].tolist()
         assert sources.datasets()[name]["collected"][0] == places

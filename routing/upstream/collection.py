@@ -1,10 +1,10 @@
 """Bring every table by one command: what lies where, what a download brings, and the tables made of published files.
 
 Datasets come in three kinds. Files of ``registry.csv`` are read as published. Those of ``upstream.csv`` are downloaded
-to ``published/`` in the cache, `routing.data.builders` makes of them the table that is read, and ``tables.csv`` says
-what it must hold; after that ``published/`` may be removed. Those with an `address` in ``datasets.toml`` are one file,
-or the Parquet files of a data set on the Hugging Face Hub; where its owner asks for an account, ``HF_TOKEN`` holds a
-token of yours.
+to ``published/`` in the cache, `routing.upstream.builders` makes of them the table that is read, and ``tables.csv``
+says what it must hold; after that ``published/`` may be removed. Those with an `address` in ``datasets.toml`` are one
+file, or the Parquet files of a data set on the Hugging Face Hub; where its owner asks for an account, ``HF_TOKEN``
+holds a token of yours.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from hashlib import sha256
+from importlib import resources
 from pathlib import Path
 
 import pandas as pd
@@ -23,18 +24,18 @@ import pooch
 from tqdm import tqdm
 
 from routing.data import sources
-from routing.data.builders import BUILDERS, Tables
-from routing.data.prompt_overlap import Flag, evaluation_questions, overlap_flag
-from routing.data.sources import BASE_ADDRESS, FOLDER, datasets, published_address, published_files
+from routing.data.sources import BASE_ADDRESS, datasets, published_address, published_files
 from routing.data.votes import check_clean_battles, read_arena_votes
 from routing.files import cache_folder, hash_file, locked, write_atomically, write_whole
+from routing.upstream.builders import BUILDERS, Tables
+from routing.upstream.prompt_overlap import Flag, evaluation_questions, overlap_flag
 
 READ_LIMIT_S = 60  # without a byte of a large file
 PARQUET = "/parquet/"  # in an address of the Hub that lists Parquet files
 
 
 def _read(name: str) -> pd.DataFrame:
-    with FOLDER.joinpath(name).open(encoding="utf-8") as file:
+    with resources.files("routing.upstream").joinpath(name).open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 

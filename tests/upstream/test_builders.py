@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from routing.data import builders
-from routing.data import elobench as elobench_tables
-from routing.data.prompt_overlap import evaluation_questions, overlap_flag, plain_words, redact
-from routing.data.rds import read_rds
+from routing.upstream import builders
+from routing.upstream import elobench as elobench_tables
+from routing.upstream.prompt_overlap import evaluation_questions, overlap_flag, plain_words, redact
+from routing.upstream.rds import read_rds
 
 COMMIT = "0123456789" * 4
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from routing.data.elobench import build_elobench
-from routing.data.prompt_overlap import Flag, redact
-from routing.data.rds import read_rds
 from routing.data.votes import arena55k_ids, pick_files, read_llmbar
+from routing.upstream.elobench import build_elobench
+from routing.upstream.prompt_overlap import Flag, redact
+from routing.upstream.rds import read_rds
 
 Tables = dict[str, pd.DataFrame]
 ANSWERED = {1: "model_a", 2: "model_b", 3: "tie"}  # of answers 1 and 2 shown, which a judge preferred; -1: unreadable

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from routing.data.prompt_overlap import Flag, redact
 from routing.data.votes import pick_files
+from routing.upstream.prompt_overlap import Flag, redact
 
 Rows = tuple[list[int], list[int]]
 
