@@ -10,7 +10,7 @@ On a connected machine (``pip install datasets``) this compares with the probabi
     import json
     import numpy as np
     from datasets import load_dataset
-    from routing.routers.routellm_checkpoints import PAIR, RouteLLMBertRouter, RouteLLMFactorizationRouter
+    from routing.integrations.routellm import PAIR, RouteLLMBertRouter, RouteLLMFactorizationRouter
 
     def load(name):
         return load_dataset(name, split="train").to_pandas()

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from scipy.special import expit, softmax
 from transformers import LlamaConfig, LlamaForCausalLM, XLMRobertaConfig, XLMRobertaForSequenceClassification
 
-from routing.routers import routellm_checkpoints
-from routing.routers.routellm_checkpoints import (
+from routing.integrations import routellm as checkpoints
+from routing.integrations.routellm import (
     FACTORIZATION_MODELS,
     PAIR,
     RouteLLMBertRouter,
@@ -390,7 +390,7 @@ def test_a_causal_llm_of_another_format_is_refused(causal, tmp_path):
 def test_a_hub_name_is_fetched_at_its_revision_and_a_folder_never_is(factorization, bert, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        routellm_checkpoints, "fetch_files", lambda name, patterns: asked.append((name, patterns)) or factorization
+        checkpoints, "fetch_files", lambda name, patterns: asked.append((name, patterns)) or factorization
     )
     RouteLLMFactorizationRouter(factorization)
     RouteLLMBertRouter(str(bert))
@@ -417,10 +417,8 @@ def test_the_documented_check_runs(factorization, bert, monkeypatch, capsys):
     datasets = types.ModuleType("datasets")
     datasets.load_dataset = lambda name, split: types.SimpleNamespace(to_pandas=lambda: tables[name])
     monkeypatch.setitem(sys.modules, "datasets", datasets)
-    monkeypatch.setattr(
-        routellm_checkpoints, "fetch_files", lambda name, patterns: bert if "bert" in name else factorization
-    )
-    (command,) = re.findall(r"<<'END'\n(.*?)\n    END", routellm_checkpoints.__doc__, re.S)
+    monkeypatch.setattr(checkpoints, "fetch_files", lambda name, patterns: bert if "bert" in name else factorization)
+    (command,) = re.findall(r"<<'END'\n(.*?)\n    END", checkpoints.__doc__, re.S)
     exec(re.sub("^    ", "", command, flags=re.M), {})
     differences = [float(number) for number in re.findall(r"difference (\S+)", capsys.readouterr().out)]
     assert len(differences) == 2 and max(differences) < 1e-6
