@@ -33,7 +33,7 @@ from routing.studies.simulated.arena import SimulatedArena, simulate_arena
 
 PAIR = ("gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1")  # strong and weak in RouteLLM's main tables
 SIMULATED_SIZES = {"smoke": (160, 1_200, 100), "quick": (900, 8_000, 450)}  # prompts, battles, benchmark prompts
-TASK_SIZES = {"smoke": (190, 60), "quick": (900, 450)}  # of many models: prompts to train on, prompts to test on
+TASK_SIZES = {"smoke": (190, 60), "quick": (600, 300)}  # of many models: prompts to train on, prompts to test on
 HELD_OUT_FOLDS = 5  # one of them is held out
 HELD_OUT_PROMPTS = 200  # of each judged source
 GOLD_LABELS = 1_500  # as the paper has of MMLU; of a benchmark with fewer than three times as many, a third

@@ -40,11 +40,11 @@ SETTINGS = pd.DataFrame({
     "n_draws": (3, 5, 20),  # of battles
     "n_tiers": (4, 4, 10),  # the paper's ten hold 64 models, the simulated arena has 12
     "n_epochs": (1, 1, 3),
-    "batch_size": (512, 64, 64),
-    "n_of_pair": (100, 200, 400),  # battles that the classifiers are trained on
+    "batch_size": (512, 256, 64),
+    "n_of_pair": (100, 100, 400),  # battles that the classifiers are trained on
     "n_texts": (30, 60, 60),  # prompts that they are queried about
-    "n_shares": (4, 9, 9),  # of battles within a tier
-    "n_across": (1_000, 4_000, 4_000),  # battles between tiers
+    "n_shares": (4, 5, 9),  # of battles within a tier
+    "n_across": (1_000, 2_000, 4_000),  # battles between tiers
 }, index=["smoke", "quick", "full"])  # fmt: skip
 SWAPS = {  # in the order of the figure's columns
     "all rows": "(a) all rows swapped",

@@ -16,8 +16,8 @@ from routing.studies.paper import PAPER_OVERHEAD, calls_cost_usd
 from routing.studies.plotting import plot_lines, plot_rows
 from routing.studies.two_models.pairs import embedding_routers
 
-BATCHES = {"smoke": (1, 16), "quick": (1, 16, 64), "full": (1, 16, 64, 256)}
-REQUESTS = {"smoke": 16, "quick": 32, "full": 80}  # per run, at least so many in each batch size
+BATCHES = {"smoke": (1, 16), "quick": (1, 16), "full": (1, 16, 64, 256)}
+REQUESTS = {"smoke": 16, "quick": 10, "full": 80}  # per run, at least so many in each batch size
 RUNS = {"smoke": 2, "quick": 2, "full": 5}
 
 

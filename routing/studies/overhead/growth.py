@@ -23,12 +23,12 @@ from routing.studies.plotting import ROUTER_STYLES, plot_lines
 VOTES = Path(__file__).parents[3] / "results" / "benchmarks" / "scale_votes.csv"  # as benchmarks/scale.py writes it
 SIZES = {
     "smoke": {"battles": (1_000, 10_000), "models": (2, 10), "width": (64, 128)},
-    "quick": {"battles": (1_000, 10_000, 100_000), "models": (2, 10, 100), "width": (64, 384, 1536)},
+    "quick": {"battles": (1_000, 5_000, 25_000), "models": (2, 10, 100), "width": (64, 256, 1024)},
     "full": {"battles": (1_000, 10_000, 100_000, 1_000_000), "models": (2, 10, 100, 1_000)},
 }
 SIZES["full"]["width"] = (64, 192, 384, 768, 1536)
 BASE = {name: {"battles": 10_000, "models": 64, "width": 128} for name in SIZES}
-BASE["smoke"]["battles"] = 1_000
+BASE["smoke"]["battles"], BASE["quick"]["battles"] = 1_000, 5_000
 BATCH, N_BATCHES = 16, 20  # requests rated at once, and how often
 PATIENCE_S = 1.0  # no further run of what has taken so long
 STEPS = {"fit": "fit to all battles", "request": "request, beyond encoding"}
