@@ -31,6 +31,7 @@ from routing.cluster.counts import (
     read_battles,
     read_shard,
     tabulate_partition,
+    tabulate_shards,
     untabulate,
     wait_for,
 )
@@ -327,6 +328,39 @@ def test_of_many_shards_a_task_reads_several(client, shards, battles, monkeypatc
     (shards / "3.csv").write_text("model_a,model_b\n")
     with pytest.raises(ValueError, match=f"^shard {shards / '3.csv'}: .*winner"):
         count_battles(str(shards), client)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""], ids=["lines", "carriage returns", "no last line end"])
+def test_small_shards_are_read_as_one_file_where_that_is_safe(tmp_path, battles, monkeypatch, end):
+    names = battles[list(NAME_COLUMNS)]
+    for number in range(6):
+        text = names[number::6].to_csv(index=False, lineterminator=end or "\n")
+        (tmp_path / f"{number}.csv").write_bytes(text.encode() if end else text.rstrip("\n").encode())
+    (tmp_path / "6.csv").write_text("model_a,model_b,winner\n")  # a shard without battles
+    paths = find_shards(str(tmp_path))
+    opened = []
+    monkeypatch.setattr("routing.cluster.counts.read_shard", lambda *some: opened.append(some) or read_shard(*some))
+    assert_equal_counts(untabulate(tabulate_shards(paths, tabulate_partition)), count_pairs(battles))
+    assert len(opened) == (7 if end == "\r\n" else 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'model_a,model_b,winner\n"ant, first",bee,model_a\n',
+        "model_a,winner,model_b\nant,model_a,bee\n",
+        "\nmodel_a,model_b,winner\nant,bee,model_a\n",
+    ],
+    ids=["quotes", "another header", "blank line before the header"],
+)
+def test_shards_that_only_look_alike_are_read_one_by_one(tmp_path, text):
+    tables = ["model_a,model_b,winner\nant,bee,tie\n", text]
+    for number, table in enumerate(tables):
+        (tmp_path / f"{number}.csv").write_text(table)
+    paths = find_shards(str(tmp_path))
+    expected = count_pairs(pd.concat([read_shard(path, NAME_COLUMNS) for path in paths], ignore_index=True))
+    assert_equal_counts(untabulate(tabulate_shards(paths, tabulate_partition)), expected)
+    assert expected.battles.sum() == 4  # each is in two cells
 
 
 class StalledCluster:
