@@ -221,8 +221,8 @@ def _add_route(commands: argparse._SubParsersAction) -> None:
 
 def _route(options: argparse.Namespace) -> None:
     """Print a table, or with --json an object a line, as soon as it is known; a blank line is answered by no model."""
-    from routing.data.own_files import NO_PROMPT, read_lines, read_prices
-    from routing.policy.choice import rate_prompts
+    from routing.commands.choice import rate_prompts
+    from routing.commands.own_files import NO_PROMPT, read_lines, read_prices
     from routing.routers.base import load_router
 
     fault = None
@@ -277,7 +277,7 @@ def _route(options: argparse.Namespace) -> None:
 
 def _wish(options: argparse.Namespace, prices: pd.DataFrame) -> tuple[str, float] | None:
     """Return name and value of the wish that was given, None where none was."""
-    from routing.policy.choice import find_pair
+    from routing.commands.choice import find_pair
 
     named = {"lambda": options.quality_per_usd, "quality": getattr(options, "quality", None)}
     named |= {name: getattr(options, name) for name in ("threshold", "budget", "strong_share")}
@@ -300,9 +300,9 @@ def _calibrate(
     router: Router, prices: pd.DataFrame, wish: str, limit: float, options: argparse.Namespace
 ) -> tuple[str, float]:
     """Return the option, and its value, that keeps to the budget or share of calls on a sample of prompts; say them."""
-    from routing.data.own_files import read_prompts
-    from routing.evaluation.own_prompts import find_options
-    from routing.policy.choice import rate_prompts
+    from routing.commands.choice import rate_prompts
+    from routing.commands.own_files import read_prompts
+    from routing.commands.own_prompts import find_options
 
     prompts = read_prompts(options.calibrate)
     rated = rate_prompts(router, prompts, prices, options.reference, options.output_tokens)
@@ -336,9 +336,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from routing.data.own_files import read_prices, read_scores
-    from routing.evaluation import own_prompts
-    from routing.policy.choice import rate_prompts
+    from routing.commands import own_prompts
+    from routing.commands.choice import rate_prompts
+    from routing.commands.own_files import read_prices, read_scores
     from routing.routers.base import find_learned, load_router
 
     files = [options.out.with_name(options.out.name + end) for end in (".csv", ".png")]
@@ -412,7 +412,7 @@ def _push(options: argparse.Namespace) -> None:
 
 def _known_model(name: str, known: Sequence[str], where: str) -> str:
     from routing.battles import clean_name
-    from routing.data.own_files import near
+    from routing.commands.own_files import near
 
     if clean_name(name) not in known:
         rated = _quote(", ".join(known))

@@ -15,7 +15,7 @@ LAYERS = [
     {"ratings", "data", "runner"},
     {"routers", "policy", "upstream"},
     {"evaluation", "cluster", "integrations"},
-    {"order_audit"},
+    {"order_audit", "commands"},
     {"studies"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -98,7 +98,7 @@ print(sorted(heavy))
 
 # Which extra the modules of a folder may import besides the core's dependencies.
 EXTRA_OF = {"runner": "notebooks", "studies": "notebooks", "cluster": "scale", "data": "scale"}  # data: Parquet
-EXTRA_OF["evaluation"] = "notebooks"  # the figure of one's own prompts, which is left out without it
+EXTRA_OF["commands"] = "notebooks"  # the figure of one's own prompts, which is left out without it
 # With transformers, Dask and ipykernel.
 COME_WITH_OTHERS = {"huggingface-hub", "safetensors", "tokenizers", "cloudpickle", "fsspec", "ipython"}
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from routing.data.own_files import read_prompts, read_scores
-from routing.evaluation import own_prompts
+from routing.commands import own_prompts
+from routing.commands.choice import RatedPrompts, rate_prompts
+from routing.commands.own_files import read_prompts, read_scores
+from routing.commands.own_prompts import OwnPrompts, find_options, measure_choices, report, split_prompts
 from routing.evaluation.call_curve import bootstrap_metrics
-from routing.evaluation.own_prompts import OwnPrompts, find_options, measure_choices, report, split_prompts
-from routing.policy.choice import RatedPrompts, rate_prompts
 from routing.policy.quality import win_share
 from routing.routers.base import BradleyTerryRouter, Router
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from routing.__main__ import main
-from routing.evaluation import own_prompts
+from routing.commands import own_prompts
 from routing.policy import MultiModelPolicy, win_share
 from routing.routers.base import RandomRouter, load_router
 
@@ -202,7 +202,7 @@ def test_a_threshold_shows_the_probability_that_it_is_about(folder, capsys):
 def test_lines_are_answered_one_by_one(folder):
     """A process that stays: an answer comes before the next prompt is sent, and a bad line ends nothing."""
     command = [sys.executable, "-m", "routing", "route", "my_router", "--prices", "prices.csv", "--lambda", "0"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*command, "--stdin-lines"], env=environment, **pipes) as process:
         answers = []

@@ -1,6 +1,6 @@
 """Evaluate a router on one's own prompts, with a score of each model's answer, and choose its trade-off there.
 
-Frontiers, curves and intervals are those of the modules next to this one. The shuffled control gives the router's own
+Frontiers, curves and intervals are those of `routing.evaluation`. The shuffled control gives the router's own
 choices to the same prompts in random order: it calls each model as often, so what the router has above it comes from
 telling prompts apart. The numbers of the control are expectations over all orders, not of one draw.
 """
@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from routing.battles import quote
+from routing.commands.choice import RatedPrompts
 from routing.evaluation.call_curve import bootstrap_metrics
 from routing.evaluation.frontier import bootstrap_frontier, cost_quality_frontier, upper_hull
 from routing.evaluation.resampling import paired_bootstrap
 from routing.files import write_whole
 from routing.policy.budget import ROUNDING, MultiModelPolicy, Prices, calibrate_threshold
-from routing.policy.choice import RatedPrompts
 from routing.routers.base import normalise_text
 
 N_BUDGETS = 400  # points of each curve
