@@ -316,4 +316,4 @@ def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path, da
     write_atomically(folder / f"{name}.csv", csv)
     plt.close(figure)
     if get_ipython():
-        display(Image(png.getvalue()))
+        display(Image(png.getvalue(), alt=title))
