@@ -9,6 +9,7 @@ battle is written and in whatever order the rows stand.
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping
@@ -141,6 +142,12 @@ def number_texts(texts: np.ndarray | pd.Series) -> tuple[np.ndarray, np.ndarray]
     As objects: an array of numpy's own strings would give each the length of the longest.
     """
     return np.unique(np.asarray(texts, dtype=object), return_inverse=True)
+
+
+def hash_texts(texts: Iterable[str]) -> np.ndarray:
+    """Return 64 bits of the sha256 of each text, (n_texts,) uint64: what a router remembers of its prompts."""
+    digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8] for text in texts)
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def validate_battles(battles: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import re
 import unicodedata
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 import numpy as np
 import pandas as pd
 
-from routing.battles import BattleCodes, canonical_order, count_pairs, encode_battles, validate_battles
+from routing.battles import BattleCodes, canonical_order, count_pairs, encode_battles, hash_texts, validate_battles
 from routing.embeddings import PromptEncoder, model_folder, pin_model, unit_rows
 from routing.files import hash_file, write_json, write_whole
 from routing.ratings.bradley_terry import fit_bradley_terry
@@ -370,12 +370,6 @@ class EmbeddingRouter(Router):
         kept = {"max_length": encoder.max_length, "n_layers": encoder.n_layers, "content": encoder.content}
         kept["precision"] = encoder.precision  # so that prompts are encoded as the battles were, anywhere
         return super()._settings() | {"encoder": kept | pin_model(encoder.name, encoder.content)}
-
-
-def hash_texts(texts: Iterable[str]) -> np.ndarray:
-    """Return 64 bits of the sha256 of each text, (n_texts,) uint64: what a router remembers of its prompts."""
-    digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8] for text in texts)
-    return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def normalise_text(text: str) -> str:

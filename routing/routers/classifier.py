@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from routing.battles import canonical_order, encode_battles, number_texts, sum_outcomes
+from routing.battles import canonical_order, encode_battles, hash_texts, number_texts, sum_outcomes
 from routing.devices import choose_device
 from routing.embeddings import (
     BUNDLED_MODEL,
@@ -39,7 +39,7 @@ from routing.embeddings import (
 )
 from routing.ratings.bradley_terry import fit_bradley_terry, rating_tiers
 from routing.routers import training
-from routing.routers.base import Prompts, Router, check_texts, hash_texts
+from routing.routers.base import Prompts, Router, check_texts
 from routing.routers.training import Batches, BattlesByPrompt, ModelTraining, RatingModel, TrainingSettings
 
 if TYPE_CHECKING:

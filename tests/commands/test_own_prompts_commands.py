@@ -112,7 +112,8 @@ def test_training_prompts_are_counted(folder, capsys):
     out, _ = run(capsys, "evaluate my_router scores.csv --prices prices.csv")
     assert "cannot be checked" in out
     # any router may carry the record
-    from routing.routers.base import hash_texts, normalise_text
+    from routing.battles import hash_texts
+    from routing.routers.base import normalise_text
 
     router = load_router("my_router")
     router.learned_prompts = hash_texts(map(normalise_text, ["QUESTION 3!", "question  7", "other"]))
