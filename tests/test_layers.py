@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -27,14 +28,22 @@ def area(module: str) -> str:
     return (module.split(".") + [""])[1]
 
 
+def module_name(path: Path) -> str:
+    """The dotted name of a file of the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {module_name(path) for path in MODULES}
+
+
 def imported(tree: ast.AST) -> set[str]:
     """Dotted names that a module imports from the package, in functions too."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {
-                f"{node.module}.{alias.name}" if node.module == "routing" else node.module for alias in node.names
-            }
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= inside if node.module == "routing" else (inside & NAMES or {node.module})
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     return {name for name in names if name.split(".")[0] == "routing"}
@@ -51,6 +60,11 @@ def test_imports_point_down(path):
         if other not in LAYER_OF or other == own:
             continue  # the package's own face: its version
         assert LAYER_OF[other] < LAYER_OF[own], f"{path.name} imports {name}, which stands above or beside it"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module_name(path): imported(ast.parse(path.read_text(encoding="utf-8"))) for path in MODULES}
+    TopologicalSorter(graph).prepare()  # raises a CycleError that names the circle
 
 
 def test_the_command_line_imports_no_study():

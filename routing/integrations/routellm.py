@@ -49,7 +49,7 @@ from routing.battles import validate_battles
 from routing.devices import choose_device
 from routing.embeddings import batches_to_read, loading, mend_surrogates, readable_beginning
 from routing.routers.base import Prompts, Router
-from routing.routers.sharing import fetch_files
+from routing.routers.hub import fetch_files
 
 PAIR = ("gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1")  # strong, weak: the paper's
 # The model of each row of P.weight, which is alphabetical order.

@@ -30,6 +30,7 @@ from routing.embeddings import PromptEncoder, model_folder, pin_model, unit_rows
 from routing.files import hash_file, write_json, write_whole
 from routing.ratings.bradley_terry import fit_bradley_terry
 from routing.ratings.ties import outcome_probability
+from routing.routers.hub import fetch_router
 
 FORMAT_VERSION = 3
 DESCRIPTION = {  # what ``router.json`` holds besides its checksum
@@ -187,7 +188,7 @@ def load_router(folder: str | Path) -> Router:
     router, one changed since it was written, and another encoder than the router was trained with.
     """
     if isinstance(folder, str) and folder.startswith("hub:"):
-        folder = importlib.import_module("routing.routers.sharing").fetch_router(folder)
+        folder = fetch_router(folder)
     folder = Path(folder)
     description = folder / "router.json"
     _check_file(description)

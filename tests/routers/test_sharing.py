@@ -18,7 +18,8 @@ import yaml
 
 from routing.battles import WINNERS
 from routing.routers.base import BradleyTerryRouter, load_router
-from routing.routers.sharing import fetch_files, fetch_router, parse_hub_name, push_router, write_model_card
+from routing.routers.hub import fetch_files, fetch_router, parse_hub_name
+from routing.routers.sharing import push_router, write_model_card
 from routing.routers.similarity import SimilarityRouter
 
 PAIRS = [("ant", "bee"), ("bee", "cat"), ("ant", "cat")] * 8
