@@ -87,8 +87,9 @@ def _print_estimate(profile: str, notebooks: list[str]) -> int:
     downloads = _print_plan(collection.plan(names))
     table = estimate_run(profile, notebooks)
     print("\n" + table.to_string(index=False, formatters={"minutes": "{:.1f}".format, "usd": "{:.2f}".format}))
+    unknown = f" and those of {n} notebooks that no run has timed" if (n := table["minutes"].isna().sum()) else ""
     print(
-        f"in all: {downloads + table['bytes'].sum():,} bytes, {table['minutes'].sum():,.0f} minutes,"
+        f"in all: {downloads + table['bytes'].sum():,} bytes, {table['minutes'].sum():,.0f} minutes{unknown},"
         f" {table['usd'].sum():.2f} dollars; downloads cost nothing"
     )
     return 0
