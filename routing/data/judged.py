@@ -10,6 +10,7 @@ left out: nothing may learn from them. Names of models are those of ``model_name
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -36,20 +37,9 @@ PRIOR_VOTES = 10.0  # added to the votes of each pair, with the shares of all: s
 HUMAN = "human"
 
 
-class _Alphanumeric(dict):
-    """What `str.translate` makes of each character, looked up once: twice as fast as a regular expression."""
-
-    def __missing__(self, code: int) -> int | None:
-        self[code] = code if chr(code).isalnum() else None
-        return self[code]
-
-
-_KEPT = _Alphanumeric()
-
-
 def normalise_text(text: str) -> str:
     """Return a text in lower case without punctuation and white space: how a prompt is known again elsewhere."""
-    return text.casefold().translate(_KEPT)
+    return re.sub(r"[\W_]+", "", text.casefold())
 
 
 def normalise_texts(texts: Iterable[str]) -> list[str]:
